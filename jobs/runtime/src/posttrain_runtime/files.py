@@ -1,0 +1,72 @@
+"""Files that are either whole or not there."""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from posttrain_contract.artifact import FileEntry
+
+_BLOCK = 1 << 20
+
+
+def unique(name: str) -> str:
+    """A name that no other process uses: in pods every process is number 1, so a process number is not enough."""
+    return f".{name}.{uuid.uuid4().hex[:12]}"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file under a temporary name, syncs it, and renames it."""
+    temporary = path.with_name(f"{unique(path.name)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON atomically."""
+    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes every file below a folder durable."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def entries(folder: Path) -> Iterator[FileEntry]:
+    """Every file below a folder with size and hash, sorted by path."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        yield FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path))

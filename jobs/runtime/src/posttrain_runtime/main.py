@@ -1,0 +1,223 @@
+"""The life of every stage: load the configuration, check, serve telemetry, work, publish, answer, exit."""
+
+import argparse
+import logging
+import math
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from posttrain_contract import layout, stage
+from posttrain_contract.artifact import Manifest
+from posttrain_contract.base import problems
+from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.result import StageResult
+from pydantic import ValidationError
+
+from posttrain_runtime import logs, store
+from posttrain_runtime.context import Finished, StageContext, mount_root
+from posttrain_runtime.errors import Preempted, StageError, classify
+from posttrain_runtime.files import unique, write_atomically
+from posttrain_runtime.progress import ProgressReporter, read_progress
+from posttrain_runtime.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+_MIN_FREE_BYTES = 16 << 20
+
+
+def run_stage(name: str, work: Callable[[StageContext[Any]], Finished], argv: Sequence[str] | None = None) -> int:
+    """Runs one stage program to its end and returns the exit status.
+
+    ``work`` gets the context and returns what came of it; it raises ``StageError`` for failures that it understands
+    and ``Preempted`` when it was stopped. Nothing heavy may be imported before ``work`` is called.
+    """
+    path = _arguments(name, argv)
+    try:
+        config = stage.load(path)
+        if config.stage != name:
+            raise StageError(ExitCode.USAGE, "WrongStage", f"{path} configures {config.stage!r}, not {name!r}")
+    except (OSError, ValidationError, StageError) as error:
+        return _refuse(path, error)
+    logs.configure(run=config.run.id, attempt=config.run.attempt)
+    with tempfile.TemporaryDirectory(prefix=f"posttrain-{name}-") as scratch:
+        progress = ProgressReporter(
+            Path(scratch) / "progress.json",
+            history=mount_root(path) / config.run.folder / layout.METRICS,
+            attempt=config.run.attempt,
+        )
+        context = StageContext(config=config, config_path=path, scratch=Path(scratch), progress=progress)
+        return _answer(context, _live(context, work))
+
+
+def _arguments(name: str, argv: Sequence[str] | None) -> Path:
+    parser = argparse.ArgumentParser(prog=f"posttrain-{name}", description=f"The {name} stage of posttrain.")
+    parser.add_argument("--config", type=Path, required=True, help="stage configuration (JSON)")
+    path: Path = parser.parse_args(argv).config
+    return path
+
+
+def _live(context: StageContext[Any], work: Callable[[StageContext[Any]], Finished]) -> StageResult:
+    """The attempt itself; every way it can end becomes a StageResult."""
+    signal.signal(signal.SIGTERM, lambda *_: context.stop.set())
+    signal.signal(signal.SIGINT, lambda *_: context.stop.set())
+    try:
+        _check_store(context)
+        if context.publishes:
+            _clear_staging(context)
+        if context.publishes and (earlier := _published(context)) is not None:
+            log.info("this artifact is published already")
+            return earlier
+        _check_inputs(context)
+        telemetry = Telemetry(
+            progress=lambda: read_progress(context.scratch / "progress.json"), ready=context.ready.is_set
+        )
+        try:
+            return _publish(context, work(context))
+        finally:
+            telemetry.close()
+    except Preempted as stopped:
+        message = "stopped on request" + (" after saving a checkpoint" if stopped.saved else "")
+        return StageResult(
+            outcome="Preempted", exit_code=stopped.code, reason="Preempted", message=message, step=stopped.step
+        )
+    except Exception as error:
+        failure = classify(error)
+        if failure.code is ExitCode.UNHANDLED:
+            log.exception("the stage failed")
+        return StageResult(
+            outcome="Failed",
+            exit_code=failure.code,
+            reason=failure.reason,
+            message=logs.redact(failure.message),
+        )
+    finally:
+        if context.publishes:
+            shutil.rmtree(context.staging, ignore_errors=True)
+
+
+def _check_store(context: StageContext[Any]) -> None:
+    """Fails early, and by name, when nothing could be written at the end."""
+    folder = context.folder
+    try:
+        (folder / layout.LOGS).mkdir(parents=True, exist_ok=True)
+        probe = folder / unique("probe")
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        failure = classify(error)
+        if failure.code is ExitCode.UNHANDLED:
+            message = f"cannot write to {folder.resolve()}: {error.strerror}; make it writable or name another claim"
+            failure = StageError(ExitCode.UNWRITABLE, "Unwritable", message)
+        raise StageError(failure.code, failure.reason, f"run.storage.claim: {failure.message}") from error
+    if (free := shutil.disk_usage(folder).free) < _MIN_FREE_BYTES:
+        raise StageError(
+            ExitCode.STORAGE,
+            "DiskFull",
+            f"run.storage.claim: only {free >> 20} MiB are free in {folder}; free some or use a larger claim",
+        )
+
+
+def _clear_staging(context: StageContext[Any]) -> None:
+    """Removes what killed predecessors of this process left, so that nothing of theirs gets into the artifact."""
+    index = context.staging.name.rpartition("-")[2]
+    for left in context.folder.glob(f".staging-*-{index}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _check_inputs(context: StageContext[Any]) -> None:
+    for name, item in context.config.run.inputs.items():
+        path = context.input_path(name)
+        if not path.exists():
+            beside = sorted(p.name for p in path.parent.iterdir())[:10] if path.parent.is_dir() else []
+            there = f"; its folder has {', '.join(beside)}" if beside else "; its folder does not exist either"
+            raise StageError(ExitCode.DATA, "InputMissing", f"spec.{name}: nothing is at {item.uri}{there}")
+        if item.digest is not None:
+            store.open_artifact(path, field=f"spec.{name}", uri=item.uri, digest=item.digest)
+
+
+def _published(context: StageContext[Any]) -> StageResult | None:
+    """The result of an earlier attempt that published this very artifact but could not say so any more."""
+    manifest = store.read_manifest(context.folder)
+    if manifest is None:
+        return None
+    if manifest.config_digest != context.digest or store.damage(context.folder, manifest, hashes=True):
+        store.withdraw(context.folder, manifest)
+        return None
+    try:
+        return StageResult.model_validate_json((context.folder / layout.RESULT).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return _success(context, Finished(), manifest)
+
+
+def _publish(context: StageContext[Any], finished: Finished) -> StageResult:
+    """Publishes what the work staged: result, then folder, then manifest, so that a manifest implies the rest."""
+    if finished.staged is None:
+        return _success(context, finished, None)
+    context.progress.update("publishing")
+    manifest = store.describe(finished.staged, config_digest=context.digest, inputs=context.lineage)
+    result = _success(context, finished, manifest)
+    with store.locked(context.folder):
+        write_atomically(context.folder / layout.RESULT, result.message_bytes())
+        store.publish(context.folder, finished.staged, manifest)
+    if finished.obsolete is not None:
+        store.discard(finished.obsolete)
+    return result
+
+
+def _success(context: StageContext[Any], finished: Finished, manifest: Manifest | None) -> StageResult:
+    uri = f"{context.config.run.uri}/{layout.ARTIFACT}"
+    return StageResult(
+        outcome="Succeeded",
+        exit_code=ExitCode.DONE,
+        metrics={name: value for name, value in finished.metrics.items() if math.isfinite(value)},
+        artifact=None if manifest is None else store.summarize(manifest, uri=uri),
+        step=finished.step,
+        resumed_from=finished.resumed_from,
+    )
+
+
+def _answer(context: StageContext[Any], result: StageResult) -> int:
+    """Leaves the result where the operator and people find it."""
+    level = logging.INFO if result.outcome != "Failed" else logging.ERROR
+    log.log(level, "%s (exit %d) %s", result.outcome, result.exit_code, result.message)
+    _write_termination_log(context.root, result)
+    if result.outcome != "Succeeded" and context.publishes and context.folder.is_dir():
+        _leave_in_store(context.folder, result)
+    return int(result.exit_code)
+
+
+def _leave_in_store(folder: Path, result: StageResult) -> None:
+    """Keeps the cause beside the logs, but never over the result of an artifact that another pod has published."""
+    try:
+        with store.locked(folder):
+            if store.read_manifest(folder) is None:
+                write_atomically(folder / layout.RESULT, result.message_bytes())
+    except OSError as error:
+        log.warning("the result could not be written to the store: %s", error)
+
+
+def _refuse(path: Path, error: Exception) -> int:
+    """The configuration cannot be used: says every problem with its path."""
+    if isinstance(error, ValidationError):
+        message = "; ".join(f"{problem.field}: {problem.message}" for problem in problems(error))
+    else:
+        message = str(error)
+    result = StageResult(
+        outcome="Failed", exit_code=ExitCode.USAGE, reason="InvalidConfiguration", message=f"{path}: {message}"
+    )
+    print(result.message, file=sys.stderr)  # noqa: T201 - logging is configured by the file that cannot be read
+    _write_termination_log(mount_root(path), result)
+    return int(result.exit_code)
+
+
+def _write_termination_log(root: Path, result: StageResult) -> None:
+    """The termination message; its file is made by the kubelet, so outside a pod there is none and that is fine."""
+    try:
+        (root / layout.TERMINATION_LOG).write_bytes(result.message_bytes())
+    except OSError as error:
+        log.debug("no termination message: %s", error)

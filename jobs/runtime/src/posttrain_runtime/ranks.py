@@ -1,0 +1,168 @@
+"""Training processes: the supervisor's side (start, stop, find the cause) and the rank's side (report the end).
+
+torchrun always exits with 1, whatever a rank did, so each rank writes how it ended to ``rank-N.json``; the first
+failure in time is the cause, because the others die of it.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from posttrain_contract import layout, stage
+from posttrain_contract.artifact import ArtifactType
+from posttrain_contract.base import Model
+from posttrain_contract.exit_codes import ExitCode
+from pydantic import Field
+
+from posttrain_runtime import logs
+from posttrain_runtime.context import Finished, StageContext, mount_root
+from posttrain_runtime.errors import Preempted, StageError, classify
+from posttrain_runtime.progress import ProgressReporter
+from posttrain_runtime.store import Staged
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.05
+
+
+class RankOutcome(Model):
+    """How one training process ended."""
+
+    rank: int
+    time: float
+    exit_code: ExitCode
+    reason: str = ""
+    message: str = ""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    staged: ArtifactType | None = None
+    parameters: int | None = None
+    step: int | None = None
+    resumed_from: str | None = None
+
+
+def world_size() -> int:
+    """Processes of the gang, from what the training operator injects; 1 where it injected nothing."""
+    return int(os.environ.get("PET_NNODES", "1")) * int(os.environ.get("PET_NPROC_PER_NODE", "1"))
+
+
+def rank_command(module: str, context: StageContext[Any]) -> list[str]:
+    """The command that starts this pod's training processes.
+
+    torchrun reads PET_* itself. A gang of one needs no rendezvous, so its process is started directly.
+    """
+    launcher = [] if world_size() == 1 else ["-m", "torch.distributed.run", "--max-restarts", "0"]
+    arguments = ["--config", str(context.config_path), "--scratch", str(context.scratch)]
+    return [sys.executable, *launcher, "-m", module, *arguments]
+
+
+def run_ranks(module: str, context: StageContext[Any]) -> Finished:
+    """Runs the training processes of this pod to their end.
+
+    On a stop request they get SIGTERM once; the kubelet's grace period bounds how long they may save. Raises
+    ``StageError`` with the cause of the first rank that failed, or ``Preempted``.
+    """
+    environment = {
+        **os.environ,
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300"),
+    }
+    process = subprocess.Popen(rank_command(module, context), env=environment)  # noqa: S603 - our own module
+    asked = False
+    while (status := process.poll()) is None:
+        if context.stop.is_set() and not asked:
+            asked = True
+            log.info("asked to stop: telling the training processes")
+            process.send_signal(signal.SIGTERM)
+        time.sleep(_POLL)
+    outcomes = _read_outcomes(context.scratch)
+    return _conclude(outcomes, status, asked=asked, staging=context.staging)
+
+
+def _conclude(outcomes: Sequence[RankOutcome], status: int, *, asked: bool, staging: Path) -> Finished:
+    failures = sorted((o for o in outcomes if o.exit_code is not ExitCode.DONE), key=lambda o: o.time)
+    stopped = [o for o in failures if o.exit_code.preempted]
+    causes = [o for o in failures if not o.exit_code.preempted and o.exit_code is not ExitCode.PEER_LOST] or [
+        o for o in failures if not o.exit_code.preempted
+    ]
+    if causes and not (asked and stopped):
+        raise StageError(causes[0].exit_code, causes[0].reason, causes[0].message)
+    if stopped:
+        raise Preempted(saved=stopped[0].exit_code is ExitCode.PREEMPTED, step=stopped[0].step)
+    if asked and status != 0:
+        raise Preempted(saved=False)
+    if status != 0 or not outcomes:
+        raise _died(status)
+    leader = min(outcomes, key=lambda o: o.rank)
+    staged = None
+    if leader.rank == 0 and leader.staged is not None:
+        staged = Staged(staging, leader.staged, parameters=leader.parameters)
+    return Finished(leader.metrics, staged, leader.step, leader.resumed_from)
+
+
+def _died(status: int) -> StageError:
+    """The error for a process that ended without a word; 128 + signal, as shells count."""
+    number = 128 - status if status < 0 else status
+    code = ExitCode(number) if number in (ExitCode.ABORTED, ExitCode.KILLED, ExitCode.SEGFAULT) else ExitCode.KILLED
+    return StageError(
+        code,
+        "ProcessDied",
+        f"a training process ended without a result (status {status}); with status -9 look for the memory limit",
+    )
+
+
+def _read_outcomes(scratch: Path) -> list[RankOutcome]:
+    return [RankOutcome.model_validate_json(path.read_bytes()) for path in sorted(scratch.glob("rank-*.json"))]
+
+
+def run_rank(work: Callable[[StageContext[Any]], RankOutcome], argv: Sequence[str] | None = None) -> int:
+    """The main function of a training process: runs ``work``, writes how it ended, returns the exit status."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--scratch", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    config = stage.load(arguments.config)
+    rank = int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
+    logs.configure(run=config.run.id, attempt=config.run.attempt)
+    logging.getLogger().setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    history = mount_root(arguments.config) / config.run.folder / layout.METRICS
+    progress = ProgressReporter(
+        arguments.scratch / ("progress.json" if rank == 0 else f"progress-{rank}.json"),
+        history=history,
+        attempt=config.run.attempt,
+    )
+    context = StageContext(config=config, config_path=arguments.config, scratch=arguments.scratch, progress=progress)
+    signal.signal(signal.SIGTERM, lambda *_: context.stop.set())
+    outcome = _guarded(work, context, rank)
+    (arguments.scratch / f"rank-{rank}.json").write_text(outcome.model_dump_json(by_alias=True), encoding="utf-8")
+    return int(outcome.exit_code)
+
+
+def _guarded(work: Callable[[StageContext[Any]], RankOutcome], context: StageContext[Any], rank: int) -> RankOutcome:
+    try:
+        return work(context)
+    except Preempted as stopped:
+        return RankOutcome(
+            rank=rank,
+            time=time.time(),
+            exit_code=stopped.code,
+            reason="Preempted",
+            message=str(stopped),
+            step=stopped.step,
+        )
+    except Exception as error:  # the boundary: whatever happens becomes an outcome with a cause
+        failure = classify(error)
+        if failure.code is ExitCode.UNHANDLED:
+            log.exception("rank %d failed", rank)
+        return RankOutcome(
+            rank=rank,
+            time=time.time(),
+            exit_code=failure.code,
+            reason=failure.reason,
+            message=logs.redact(failure.message),
+        )

@@ -1,0 +1,164 @@
+"""The artifact store: publishing is atomic, and a published artifact proves itself."""
+
+import fcntl
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from posttrain_contract import layout
+from posttrain_contract.artifact import ArtifactSummary, ArtifactType, FileEntry, InputEntry, Manifest
+from posttrain_contract.exit_codes import ExitCode
+from pydantic import ValidationError
+
+from posttrain_runtime.errors import StageError
+from posttrain_runtime.files import entries, sha256, sync_folder, sync_tree, unique, write_json
+
+log = logging.getLogger(__name__)
+
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A finished folder that waits to be published, and what is known of it."""
+
+    folder: Path
+    type: ArtifactType
+    rows: int | None = None
+    parameters: int | None = None
+
+
+def content_digest(files: tuple[FileEntry, ...]) -> str:
+    """SHA-256 over the lines 'sha256  size  path', sorted by path: equal content has an equal digest."""
+    lines = "".join(f"{entry.sha256}  {entry.size}  {entry.path}\n" for entry in sorted(files, key=lambda e: e.path))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def describe(staged: Staged, *, config_digest: str, inputs: dict[str, InputEntry]) -> Manifest:
+    """The manifest of a staged folder; reads every byte."""
+    files = tuple(entries(staged.folder))
+    return Manifest(
+        type=staged.type,
+        digest=content_digest(files),
+        files=files,
+        bytes=sum(entry.size for entry in files),
+        rows=staged.rows,
+        parameters=staged.parameters,
+        config_digest=config_digest,
+        inputs=inputs,
+    )
+
+
+@contextmanager
+def locked(run_folder: Path) -> Iterator[None]:
+    """Lets one process at a time change what a run folder publishes; the lock ends with its holder.
+
+    Pods of an Indexed Job may finish at the same moment. Storage without locks only loses this protection.
+    """
+    with (run_folder / _LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            log.warning("%s has no file locks (%s); going on without", run_folder, error.strerror)
+        yield
+
+
+def publish(run_folder: Path, staged: Staged, manifest: Manifest) -> None:
+    """Moves a staged folder to its final name and writes the manifest last. Call it while ``locked``.
+
+    Readers look for the manifest, so they see the whole artifact or none. The first to publish wins: an artifact of
+    the same configuration stays as it is. One that was left without a manifest by a crash is replaced.
+    """
+    earlier = read_manifest(run_folder)
+    if earlier is not None and earlier.config_digest == manifest.config_digest:
+        return
+    final = run_folder / layout.ARTIFACT
+    sync_tree(staged.folder)
+    _remove(run_folder)
+    staged.folder.rename(final)
+    sync_folder(run_folder)
+    write_json(run_folder / layout.MANIFEST, manifest.dump())
+
+
+def withdraw(run_folder: Path, manifest: Manifest) -> None:
+    """Removes a published artifact, manifest first, unless another one was published meanwhile."""
+    with locked(run_folder):
+        if read_manifest(run_folder) == manifest:
+            _remove(run_folder)
+
+
+def _remove(run_folder: Path) -> None:
+    (run_folder / layout.MANIFEST).unlink(missing_ok=True)
+    discard(run_folder / layout.ARTIFACT)
+
+
+def discard(folder: Path) -> None:
+    """Removes a folder; it disappears from its name at once, its content after that."""
+    doomed = folder.with_name(f"{unique(folder.name)}.removed")
+    try:
+        folder.rename(doomed)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def read_manifest(run_folder: Path) -> Manifest | None:
+    """The manifest of a run's artifact, or None when nothing is published or the manifest is not readable."""
+    try:
+        return Manifest.model_validate_json((run_folder / layout.MANIFEST).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def damage(run_folder: Path, manifest: Manifest, *, hashes: bool) -> str | None:
+    """What differs between an artifact and its manifest, as a sentence; None when nothing does.
+
+    Sizes are compared always, contents only with ``hashes``, which reads every byte.
+    """
+    for entry in manifest.files:
+        path = run_folder / layout.ARTIFACT / entry.path
+        if not path.is_file():
+            return f"{entry.path} is missing"
+        if (size := path.stat().st_size) != entry.size:
+            return f"{entry.path} has {size} bytes, not {entry.size}"
+        if hashes and sha256(path) != entry.sha256:
+            return f"{entry.path} has other content than was published"
+    return None
+
+
+def open_artifact(folder: Path, *, field: str, uri: str, digest: str | None) -> Manifest:
+    """Checks an artifact that is an input, by size and hash, before anything is made from it.
+
+    ``folder`` is the ``artifact`` folder. Raises ``StageError`` (DATA) naming ``field``.
+    """
+    manifest = read_manifest(folder.parent)
+    if manifest is None:
+        raise StageError(ExitCode.DATA, "InputMissing", f"{field}: no artifact is published at {uri}")
+    if digest is not None and manifest.digest != digest:
+        raise StageError(
+            ExitCode.DATA,
+            "InputChanged",
+            f"{field}: the artifact at {uri} is {manifest.digest[:12]}, not {digest[:12]} as this run was told; "
+            "create the object anew to use the new one",
+        )
+    if (what := damage(folder.parent, manifest, hashes=True)) is not None:
+        raise StageError(
+            ExitCode.DATA, "InputDamaged", f"{field}: the artifact at {uri} is damaged: {what}; make it again"
+        )
+    return manifest
+
+
+def summarize(manifest: Manifest, *, uri: str) -> ArtifactSummary:
+    """What a status tells of an artifact."""
+    return ArtifactSummary(
+        uri=uri,
+        digest=manifest.digest,
+        type=manifest.type,
+        bytes=manifest.bytes,
+        rows=manifest.rows,
+        parameters=manifest.parameters,
+    )
