@@ -1,0 +1,1 @@
+"""The fine-tuning stage: trains a model on demonstrations and publishes it."""

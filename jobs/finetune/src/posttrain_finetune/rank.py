@@ -1,0 +1,31 @@
+"""``python -m posttrain_finetune.rank``: one training process, started by the supervisor or by torchrun."""
+
+import sys
+
+from posttrain_contract.stage import FineTuneStage
+from posttrain_runtime.context import StageContext
+from posttrain_runtime.ranks import RankOutcome, run_rank
+
+
+def work(context: StageContext[FineTuneStage]) -> RankOutcome:
+    """Runs one rank to its end; data and model folder are looked at before the libraries are loaded."""
+    from posttrain_training.folders import check_model_folder  # noqa: PLC0415 - after the configuration was read
+    from posttrain_training.rows import read_rows  # noqa: PLC0415
+
+    spec = context.config.spec
+    context.progress.update("loading data")
+    check_model_folder(context.input_path("model"))
+    rows = read_rows(
+        context.input_path("dataset"),
+        field="spec.dataset",
+        columns=spec.dataset.columns.model_dump(),
+        limit=spec.dataset.samples,
+    )
+    context.progress.update("loading libraries")
+    from posttrain_finetune.train import train  # noqa: PLC0415
+
+    return train(context, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(run_rank(work))

@@ -1,0 +1,1 @@
+"""The reinforcement learning stage: improves a model by rewards for what rollout servers generate with its weights."""

@@ -1,0 +1,31 @@
+"""``python -m posttrain_rl.rank``: the training process, started by the supervisor."""
+
+import sys
+
+from posttrain_contract.stage import RLStage
+from posttrain_runtime.context import StageContext
+from posttrain_runtime.ranks import RankOutcome, run_rank
+
+
+def work(context: StageContext[RLStage]) -> RankOutcome:
+    """Runs the training to its end; data and model folder are looked at before the libraries are loaded."""
+    from posttrain_training.folders import check_model_folder  # noqa: PLC0415 - after the configuration was read
+    from posttrain_training.tasks import load_tasks  # noqa: PLC0415
+
+    spec = context.config.spec
+    context.progress.update("loading data")
+    check_model_folder(context.input_path("model"))
+    tasks = load_tasks(
+        context.input_path("dataset"),
+        field="spec.dataset",
+        dataset=spec.dataset,
+        formats=[reward.answer for reward in spec.rewards],
+    )
+    context.progress.update("loading libraries")
+    from posttrain_rl.train import train  # noqa: PLC0415
+
+    return train(context, tasks)
+
+
+if __name__ == "__main__":
+    sys.exit(run_rank(work))

@@ -1,0 +1,103 @@
+"""What happens around the optimizer steps: telling, stopping, sealing checkpoints, evaluating."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from posttrain_contract.exit_codes import ExitCode
+from posttrain_runtime import checkpoints
+from posttrain_runtime.errors import StageError
+from posttrain_runtime.progress import ProgressReporter
+from transformers import TrainerCallback
+
+from posttrain_training import gang
+
+PHASE = "training"
+
+
+class Telling(TrainerCallback):
+    """Progress and history from what the trainer logs, and the end of a run whose figures are no numbers.
+
+    It must see the figures before a checkpoint is written, so that a diverged state is never saved.
+    """
+
+    def __init__(
+        self, progress: ProgressReporter, figures: Mapping[str, str], extra: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._progress = progress
+        self._figures = figures
+        self._extra = extra
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress.update(PHASE, step=state.global_step, total=state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        named = {ours: logs[theirs] for theirs, ours in self._figures.items() if logs and logs.get(theirs) is not None}
+        # The history file keeps the figures. The trainer's own list would be written into every checkpoint and grow.
+        state.log_history.clear()
+        if not named or "loss" not in named:
+            return
+        for name in ("loss", "gradientNorm"):
+            if not math.isfinite(named.get(name, 0.0)):
+                raise StageError(
+                    ExitCode.DIVERGED,
+                    "Diverged",
+                    f"{name} is {named[name]} at step {state.global_step}; lower training.learningRate or "
+                    "training.maxGradientNorm, or look for broken rows",
+                )
+        named |= self._extra()
+        if gang.rank() == 0:
+            self._progress.record(state.global_step, named)
+        self._progress.update(PHASE, step=state.global_step, total=state.max_steps, metrics=named)
+
+
+class Stopping(TrainerCallback):
+    """Saves and leaves the loop once the ranks agree to stop. A run at its last step just ends."""
+
+    def __init__(self, stop: gang.Stop) -> None:
+        self._stop = stop
+        self.stopped = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._stop.agreed() and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+
+
+class Checkpointing(TrainerCallback):
+    """Looks for space before a checkpoint is saved, seals it when all ranks are done, and removes old ones."""
+
+    def __init__(self, folder: Path, *, keep: int, config_digest: str, expected_bytes: int) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._digest = config_digest
+        self._expected_bytes = expected_bytes
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if control.should_save and gang.rank() == 0:
+            checkpoints.check_space(self._folder, expected_bytes=self._expected_bytes)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        gang.barrier()
+        if gang.rank() == 0:
+            checkpoints.seal(
+                self._folder / f"checkpoint-{state.global_step}",
+                step=state.global_step,
+                world_size=gang.size(),
+                config_digest=self._digest,
+            )
+            checkpoints.rotate(self._folder, keep=self._keep)
+
+
+class Evaluating(TrainerCallback):
+    """Evaluates every so many steps; the last step is left to the evaluation after training."""
+
+    def __init__(self, evaluate: Callable[[int], None], *, every_steps: int) -> None:
+        self._evaluate = evaluate
+        self._every_steps = every_steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self._every_steps == 0 and state.global_step < state.max_steps:
+            self._evaluate(state.global_step)

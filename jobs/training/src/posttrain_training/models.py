@@ -1,0 +1,58 @@
+"""Loading a model folder that ``folders.check_model_folder`` has let through."""
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from posttrain_training.folders import model_error
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def quiet() -> None:
+    """Stops progress bars, since progress is told by the stage, and a warning that the library gives to itself."""
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, with a chat template, an end and a padding token.
+
+    Raises ``StageError`` (MODEL).
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise model_error("TokenizerBroken", f"the tokenizer of {folder.name} cannot be loaded: {error}") from error
+    if tokenizer.chat_template is None:
+        raise model_error(
+            "ChatTemplateMissing",
+            f"the tokenizer of {folder.name} has no chat template; add chat_template.jinja to the model folder",
+        )
+    if tokenizer.eos_token_id is None:
+        raise model_error("EndTokenMissing", f"the tokenizer of {folder.name} names no eos_token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(folder: Path, *, precision: Literal["fp32", "bf16"]) -> Any:
+    """A causal language model with its weights in ``precision``, on the CPU. Raises ``StageError`` (MODEL)."""
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=_DTYPES[precision], use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise model_error("ModelBroken", f"the model in {folder.name} cannot be loaded: {error}") from error
+
+
+def count_parameters(model: Any) -> int:
+    """Weights of a model, a shared one counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
