@@ -1,0 +1,130 @@
+"""``status``, equal in all kinds: written by the operator alone."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from posttrain_contract.artifact import ArtifactSummary
+from posttrain_contract.base import Model
+from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, ValidationError, WithJsonSchema
+
+
+def _parse_time(value: Any) -> Any:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+Time = Annotated[
+    datetime,
+    BeforeValidator(_parse_time),
+    PlainSerializer(lambda t: t.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A moment in UTC, with whole seconds when written."""
+
+Phase = Literal["Pending", "Waiting", "Queued", "Starting", "Running", "Suspended", "Succeeded", "Failed"]
+Outcome = Literal["Succeeded", "Failed", "Preempted", "Suspended", "Lost"]
+
+MAX_TEXT: Final = 4096
+MAX_WORD: Final = 253
+MAX_METRICS: Final = 64
+MAX_ATTEMPTS: Final = 256
+"""``posttrain_operator.status`` keeps within these."""
+
+
+def _keyed_by(key: str) -> dict[str, JsonValue]:
+    """A list whose entries are merged by the field with this key, not replaced as a whole."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
+class Condition(Model):
+    """A metav1 condition."""
+
+    type: str = Field(max_length=316, description="What is said.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(max_length=1024, description="One word why.")
+    message: str = Field(default="", max_length=32_768, description="A sentence for people.")
+    last_transition_time: Time = Field(description="When the status changed last.")
+    observed_generation: int = Field(ge=0, description="The generation that this was said of.")
+
+
+class Attempt(Model):
+    """One try: the same inputs, new pods."""
+
+    number: int = Field(ge=1, description="1 for the first.")
+    start_time: Time = Field(description="When its children were created.")
+    end_time: Time | None = Field(default=None, description="When it ended; absent while it runs.")
+    outcome: Outcome | None = Field(default=None, description="How it ended.")
+    exit_code: int | None = Field(default=None, description="Exit status of the pod that failed first.")
+    reason: str | None = Field(default=None, max_length=1024, description="One word why.")
+    message: str | None = Field(default=None, max_length=MAX_TEXT, description="A sentence for people.")
+    resumed_from: str | None = Field(default=None, max_length=MAX_WORD, description="The checkpoint it went on from.")
+
+
+class ProgressStatus(Model):
+    """How far the running attempt is."""
+
+    phase: str = Field(max_length=64, description="What the stage is doing.")
+    percent: int | None = Field(default=None, ge=0, le=100, description="Share done.")
+    step: int = Field(ge=0, description="Units done.")
+    total_steps: int | None = Field(default=None, ge=0, description="Units in all.")
+    eta_seconds: int | None = Field(default=None, ge=0, description="Seconds that are left.")
+    headline: str | None = Field(default=None, max_length=64, description="The figure that matters, such as loss 0.31.")
+    metrics: dict[str, float] = Field(default={}, max_length=MAX_METRICS, description="Newest figures.")
+    updated_at: Time = Field(description="When the stage said so.")
+
+
+class InputStatus(Model):
+    """An input as it was resolved."""
+
+    uri: str = Field(max_length=2048, description="Where it is read.")
+    digest: str | None = Field(default=None, max_length=64, description="SHA-256 of the artifact.")
+
+
+class Status(Model):
+    """What the operator says of an object."""
+
+    observed_generation: int | None = Field(default=None, ge=0, description="The generation that this was said of.")
+    phase: Phase | None = Field(default=None, description="One word for people; machines read the conditions.")
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        max_length=32,
+        description="What holds, by type: Ready, Running, Succeeded, Failed and others.",
+        json_schema_extra=_keyed_by("type"),
+    )
+    inputs: dict[str, InputStatus] = Field(default={}, max_length=32, description="Inputs as resolved.")
+    attempts: tuple[Attempt, ...] = Field(
+        default=(),
+        max_length=MAX_ATTEMPTS,
+        description="Every attempt, oldest first; of very many, old ones that cost no retry are left out.",
+        json_schema_extra=_keyed_by("number"),
+    )
+    progress: ProgressStatus | None = Field(default=None, description="How far the running attempt is.")
+    metrics: dict[str, float] = Field(default={}, max_length=MAX_METRICS, description="Final figures.")
+    artifact: ArtifactSummary | None = Field(default=None, description="What was published.")
+    start_time: Time | None = Field(default=None, description="When the first attempt began.")
+    completion_time: Time | None = Field(default=None, description="When the job ended.")
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of a type, if it was ever said."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)
+
+    def holds(self, kind: str) -> bool:
+        """Whether the condition of a type is True."""
+        condition = self.condition(kind)
+        return condition is not None and condition.status == "True"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job ended; such a job is never run again."""
+        return self.holds("Succeeded") or self.holds("Failed")
+
+    def to_json(self) -> dict[str, Any]:
+        """The status as it is written: absent instead of null."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def read_status(raw: Any) -> Status:
+    """The status of an object; one that somebody else garbled counts as none, and is then written anew."""
+    try:
+        return Status.model_validate(raw or {})
+    except ValidationError:
+        return Status()

@@ -1,0 +1,23 @@
+"""PyTorchJob (kubeflow.org/v1): the only module, with ``plan/pytorchjob.py``, that knows its vocabulary."""
+
+from posttrain_operator.cluster import Json
+from posttrain_operator.observe.workload import WorkloadState, true_conditions
+
+API_VERSION = "kubeflow.org/v1"
+KIND = "PyTorchJob"
+
+
+def observe(child: Json) -> WorkloadState:
+    """The state of a PyTorchJob; the last condition in its list is no guide, so terminal ones are asked for first."""
+    holding = true_conditions(child.get("status", {}))
+    for condition, state in (
+        ("Failed", WorkloadState.FAILED),
+        ("Succeeded", WorkloadState.SUCCEEDED),
+        ("Suspended", WorkloadState.SUSPENDED),
+        ("Running", WorkloadState.RUNNING),
+    ):
+        if condition in holding:
+            return state
+    if child["spec"]["runPolicy"].get("suspend"):
+        return WorkloadState.SUSPENDED
+    return WorkloadState.PENDING

@@ -1,0 +1,141 @@
+"""Status as a pure function: what was said before, the plan of this pass, and what the stage tells."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from posttrain_contract.progress import Progress
+
+from posttrain_operator.api.status import (
+    MAX_ATTEMPTS,
+    MAX_METRICS,
+    MAX_TEXT,
+    MAX_WORD,
+    Attempt,
+    Condition,
+    ProgressStatus,
+    Status,
+)
+from posttrain_operator.labels import Reason
+from posttrain_operator.plan.attempts import FREE_OUTCOMES
+from posttrain_operator.plan.types import Plan, State
+
+_HEADLINES = (
+    ("reward", "reward", "{:.2f}"),
+    ("loss", "loss", "{:.3f}"),
+    ("keptPercent", "kept", "{:.0f}%"),
+    ("uploadedPercent", "uploaded", "{:.0f}%"),
+)
+"""The figure that matters, by what the stage reports: (metric, word, format)."""
+_MAX_FIGURE = 12
+"""Characters of a figure; a larger number is written with an exponent."""
+
+
+def next_status(before: Status, plan: Plan, progress: Progress | None, *, generation: int, now: datetime) -> Status:
+    """The status after this pass; equal to ``before`` when nothing changed."""
+    state = plan.state
+    finished = state.phase in ("Succeeded", "Failed")
+    return Status(
+        observed_generation=generation,
+        phase=state.phase,
+        conditions=_conditions(before, state, generation=generation, now=now),
+        inputs=before.inputs if plan.inputs is None else plan.inputs,
+        attempts=_bounded_attempts(plan.attempts),
+        progress=_progress(before.progress, progress, state),
+        metrics=before.metrics if plan.metrics is None else _bounded_metrics(plan.metrics),
+        artifact=before.artifact if plan.artifact is None else plan.artifact,
+        start_time=before.start_time or (plan.attempts[0].start_time if plan.attempts else None),
+        completion_time=(before.completion_time or now) if finished else None,
+    )
+
+
+def invalid_status(before: Status, message: str, *, generation: int, now: datetime) -> Status:
+    """The status of an object that cannot be worked on as it is."""
+    state = State("Failed", Reason.INVALID_SPEC, message, stalled=True)
+    conditions = _conditions(before, state, generation=generation, now=now, terminal=False)
+    return before.model_copy(update={"observed_generation": generation, "phase": "Failed", "conditions": conditions})
+
+
+def _conditions(
+    before: Status, state: State, *, generation: int, now: datetime, terminal: bool = True
+) -> tuple[Condition, ...]:
+    """Every condition in kstatus' meaning: Ready is derived, Reconciling and Stalled are true when abnormal."""
+    succeeded = state.phase == "Succeeded"
+    failed = state.phase == "Failed" and terminal
+    at_work = not (succeeded or state.phase in ("Failed", "Suspended") or state.stalled)
+    holding: Mapping[str, bool] = {
+        "Ready": succeeded,
+        "Reconciling": at_work,
+        "Stalled": state.stalled,
+        "Running": state.phase == "Running",
+        "Succeeded": succeeded,
+        "Failed": failed,
+        "Suspended": state.phase == "Suspended",
+    }
+    return tuple(
+        _condition(before, kind, state, holds=holds, generation=generation, now=now) for kind, holds in holding.items()
+    )
+
+
+def _condition(before: Status, kind: str, state: State, *, holds: bool, generation: int, now: datetime) -> Condition:
+    old = before.condition(kind)
+    status: Literal["True", "False"] = "True" if holds else "False"
+    since = old.last_transition_time if old is not None and old.status == status else now
+    return Condition(
+        type=kind,
+        status=status,
+        reason=state.reason,
+        message=_bounded(state.message, MAX_TEXT) if holds or kind == "Ready" else "",
+        last_transition_time=since,
+        observed_generation=generation,
+    )
+
+
+def _progress(before: ProgressStatus | None, progress: Progress | None, state: State) -> ProgressStatus | None:
+    if state.phase == "Succeeded" and before is not None:
+        return before.model_copy(update={"percent": 100, "eta_seconds": 0})
+    if progress is None:
+        return before
+    return ProgressStatus(
+        phase=progress.phase,
+        percent=None if progress.percent is None else int(progress.percent),
+        step=progress.step,
+        total_steps=progress.total_steps,
+        eta_seconds=None if progress.eta_seconds is None else round(progress.eta_seconds),
+        headline=_headline(progress.metrics),
+        metrics=_bounded_metrics(progress.metrics),
+        updated_at=datetime.fromtimestamp(progress.updated_at, tz=UTC).replace(microsecond=0),
+    )
+
+
+def _headline(metrics: Mapping[str, float]) -> str | None:
+    for name, word, form in _HEADLINES:
+        if name in metrics:
+            shown = form.format(metrics[name])
+            return f"{word} {shown}" if len(shown) <= _MAX_FIGURE else f"{word} {metrics[name]:.3g}"
+    return None
+
+
+def _bounded(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _bounded_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    return dict(sorted(metrics.items())[:MAX_METRICS])
+
+
+def _bounded_attempts(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """What a status has room for: the oldest attempts that cost no retry go first, failures stay counted."""
+    free = [attempt.number for attempt in attempts if attempt.outcome in FREE_OUTCOMES]
+    dropped = set(free[: max(0, len(attempts) - MAX_ATTEMPTS)])
+    return tuple(_bounded_attempt(attempt) for attempt in attempts if attempt.number not in dropped)
+
+
+def _bounded_attempt(attempt: Attempt) -> Attempt:
+    message, checkpoint = attempt.message, attempt.resumed_from
+    return attempt.model_copy(
+        update={
+            "message": message and _bounded(message, MAX_TEXT),
+            "resumed_from": checkpoint and _bounded(checkpoint, MAX_WORD),
+        }
+    )
