@@ -1,0 +1,14 @@
+"""What the tests of the local executor share."""
+
+from pathlib import Path
+
+import pytest
+from support.tiny import quickstart
+
+
+@pytest.fixture(scope="session")
+def quickstart_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart's inputs for the default seed, as its script makes them."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    quickstart().make_inputs(folder, seed=0)
+    return folder

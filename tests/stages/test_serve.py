@@ -1,0 +1,53 @@
+"""The rollout server stage: how it ends, and that it leaves its trainer's folder alone."""
+
+import http.client
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from posttrain_contract import layout
+from posttrain_contract.exit_codes import ExitCode
+from support.stages import pod_address, run_stage_process, start_stage_process
+from support.tiny import mount, run_folder, serve_config
+from support.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def phase(address: str) -> str:
+    """What the stage says it is doing; empty when nobody answers."""
+    connection = http.client.HTTPConnection(address, layout.TELEMETRY_PORT, timeout=5)
+    try:
+        connection.request("GET", "/progress")
+        return str(json.loads(connection.getresponse().read()).get("phase", ""))
+    except OSError:
+        return ""
+    finally:
+        connection.close()
+
+
+def test_a_stop_request_is_the_normal_end_and_touches_nothing_of_the_trainer(tiny_inputs: Path, tmp_path: Path) -> None:
+    root, address = mount(tmp_path / "run", tiny_inputs), pod_address()
+    folder = run_folder(root, "RLJob")
+    config = serve_config()
+    trainers = [folder / layout.MANIFEST, folder / layout.ARTIFACT / "x", folder / ".staging-1-0" / "x"]
+    for path in trainers:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("the trainer's", encoding="utf-8")
+    stage = start_stage_process(config, root, env={"POD_IP": address})
+    wait_for(lambda: phase(address) == "starting server", "the start of vLLM")
+    stage.process.send_signal(signal.SIGTERM)
+    result = stage.wait()
+    assert (result.outcome, result.exit_code) == ("Succeeded", ExitCode.DONE)
+    assert [path.read_text(encoding="utf-8") for path in trainers] == ["the trainer's"] * 3
+
+
+def test_a_server_that_cannot_start_tells_the_last_lines_of_its_log(tiny_inputs: Path, tmp_path: Path) -> None:
+    root = tmp_path / "broken"
+    model = root / "inputs" / "base-model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"model_type": "unheard-of"}', encoding="utf-8")
+    result = run_stage_process(serve_config(), root)
+    assert result.exit_code is ExitCode.SERVER_LOST
+    assert "unheard-of" in result.message

@@ -1,0 +1,205 @@
+"""One object in a cluster in memory, with a clock, and controllers that move when a test says so."""
+
+import copy
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from posttrain_contract.artifact import ArtifactSummary
+from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.result import StageResult
+from posttrain_operator import labels
+from posttrain_operator.api.status import Status, read_status
+from posttrain_operator.cluster import Json, Ref
+from posttrain_operator.reconcile import Outcome, reconcile
+from posttrain_operator.settings import Settings
+from support.memory_cluster import ENDED, CrashError, MemoryCluster, conditions, pod_templates
+
+T = TypeVar("T")
+
+DATA = {"uri": "pvc://posttrain/data"}
+SPECS: dict[str, Json] = {
+    "FilterJob": {"source": DATA, "byLabel": {"column": "pass_rate", "max": 0.5}, "parallelism": 2},
+    "FineTuneJob": {"model": DATA, "dataset": DATA, "distributed": {"nodes": 2}},
+    "RLJob": {"model": DATA, "dataset": DATA, "rewards": [{"name": "exact-match"}], "rollout": {"replicas": 2}},
+    "UploadJob": {"source": DATA, "repository": {"id": "acme/model"}},
+}
+WORKLOADS = ("Job", "PyTorchJob", "StatefulSet")
+ARTIFACT = ArtifactSummary(uri="pvc://posttrain/x/artifact", digest="0" * 64, type="model", bytes=5)
+SUCCESS = StageResult(outcome="Succeeded", exit_code=ExitCode.DONE, metrics={"loss": 0.5}, artifact=ARTIFACT)
+
+
+def failure(code: ExitCode, reason: str = "Broken", message: str = "it broke") -> StageResult:
+    """What a stage tells that ends with a status other than 0."""
+    outcome: Any = "Preempted" if code.preempted else "Failed"
+    return StageResult(outcome=outcome, exit_code=code, reason=reason, message=message)
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine that never waits; a cluster in memory answers at once."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    raise AssertionError("it waited")
+
+
+class Scene:
+    """One object and everything that happens around it."""
+
+    def __init__(self, kind: str = "FineTuneJob", *, run: Json | None = None, **spec: Any) -> None:
+        self.cluster = MemoryCluster()
+        self.settings = Settings()
+        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        self.ref = self.cluster.apply(
+            {
+                "apiVersion": labels.API_VERSION,
+                "kind": kind,
+                "metadata": {"name": "x", "namespace": "team"},
+                "spec": copy.deepcopy({**SPECS[kind], **spec, "run": run or {}}),
+            }
+        )
+
+    # The operator.
+
+    def reconcile(self) -> Outcome:
+        """One pass of a process that knows nothing."""
+        return finish(reconcile(self.cluster, self.ref, self.settings, now=self.now))
+
+    def settle(self) -> None:
+        """Passes until one writes nothing; a process that ends on the way is followed by another."""
+        for _ in range(30):
+            before = len(self.cluster.writes)
+            try:
+                self.reconcile()
+            except CrashError:
+                continue
+            if len(self.cluster.writes) == before:
+                return
+        raise AssertionError(f"no end of writing: {self.cluster.writes[-6:]}")
+
+    # What is there.
+
+    @property
+    def status(self) -> Status:
+        return read_status(self.cluster.objects[self.ref].get("status"))
+
+    @property
+    def state(self) -> tuple[str | None, str]:
+        """The phase and its reason."""
+        ready = self.status.condition("Ready")
+        return self.status.phase, ready.reason if ready is not None else ""
+
+    @property
+    def message(self) -> str:
+        ready = self.status.condition("Ready")
+        return ready.message if ready is not None else ""
+
+    @property
+    def outcomes(self) -> list[str | None]:
+        return [attempt.outcome for attempt in self.status.attempts]
+
+    @property
+    def children(self) -> list[str]:
+        """The children that the operator made, as KIND/NAME; ConfigMaps without their hashes."""
+        names = [str(ref).rpartition("-")[0] if ref.kind == "ConfigMap" else str(ref) for ref in self.cluster.objects]
+        return sorted(name for name in names if not name.startswith("Pod/") and name != str(self.ref))
+
+    def pods(self, role: str = "") -> list[Ref]:
+        return [
+            ref
+            for ref in self.cluster.of_kind("Pod")
+            if role in ("", self.cluster.objects[ref]["metadata"]["labels"][labels.ROLE])
+        ]
+
+    def live_attempts(self) -> set[str]:
+        """The attempts that have a pod which has not ended."""
+        alive = [pod for pod in self.pods() if self.cluster.objects[pod]["status"]["phase"] not in ENDED]
+        return {self.cluster.objects[pod]["metadata"]["labels"][labels.ATTEMPT] for pod in alive}
+
+    # The controllers and the kubelet.
+
+    def start_pods(self) -> None:
+        """Every controller makes the pods that are missing, and they run."""
+        for ref in [ref for ref in self.cluster.objects if ref.kind in WORKLOADS]:
+            workload = self.cluster.objects[ref]
+            if not _at_work(workload):
+                continue
+            for name, template in _pods_of(workload):
+                if Ref("v1", "Pod", ref.namespace, name) not in self.cluster.objects:
+                    self.cluster.start_pod(ref, name, template)
+        self.control()
+
+    def end(self, pod: Ref, code: int, result: StageResult | None = None, *, reason: str = "") -> None:
+        """One pod ends, and its controller notices."""
+        self.cluster.end_pod(pod, code, result, reason=reason, at=self.now)
+        self.control()
+
+    def end_workers(self, code: int, result: StageResult | None = None) -> None:
+        """All pods but servers end alike; the first one tells of the artifact."""
+        for number, pod in enumerate([pod for pod in self.pods() if not self._is_server(pod) and self._alive(pod)]):
+            told = result if number == 0 or code else None
+            self.cluster.end_pod(pod, code, told, at=self.now + timedelta(seconds=number))
+        self.control()
+
+    def end_stopped_pods(self) -> None:
+        """The pods that are being deleted end within their grace."""
+        for pod in self.pods():
+            if "deletionTimestamp" in self.cluster.objects[pod]["metadata"]:
+                self.cluster.end_pod(pod, ExitCode.PREEMPTED)
+
+    def control(self) -> None:
+        """Every controller writes what it sees of its pods."""
+        for ref in [ref for ref in self.cluster.objects if ref.kind in WORKLOADS]:
+            workload = self.cluster.objects[ref]
+            pods = [self.cluster.objects[pod] for pod in self.cluster.owned_by(workload)]
+            status = _workload_status(workload, [pod["status"]["phase"] for pod in pods])
+            if _at_work(workload):
+                self.cluster.set_status(ref, **status)
+            if not _at_work(self.cluster.objects[ref]):
+                self._stop_siblings(ref)
+
+    def _stop_siblings(self, workload: Ref) -> None:
+        for pod in self.cluster.owned_by(self.cluster.objects[workload]):
+            if self._alive(pod):
+                self.cluster.objects[pod]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+    def _alive(self, pod: Ref) -> bool:
+        return self.cluster.objects[pod]["status"]["phase"] not in ENDED
+
+    def _is_server(self, pod: Ref) -> bool:
+        return bool(self.cluster.objects[pod]["metadata"]["labels"][labels.ROLE] == "servers")
+
+
+def _at_work(workload: Json) -> bool:
+    holding = {c["type"] for c in workload.get("status", {}).get("conditions", []) if c["status"] == "True"}
+    suspended = workload["spec"].get("suspend") or workload["spec"].get("runPolicy", {}).get("suspend")
+    return not suspended and not holding & {"Failed", "Succeeded", "Complete"}
+
+
+def _pods_of(workload: Json) -> list[tuple[str, Json]]:
+    """The names of a workload's pods, and the template of each."""
+    name, spec = workload["metadata"]["name"], workload["spec"]
+    template = next(pod_templates(spec))
+    if workload["kind"] == "PyTorchJob":
+        workers = spec["pytorchReplicaSpecs"].get("Worker", {}).get("replicas", 0)
+        names = [f"{name}-master-0", *(f"{name}-worker-{index}" for index in range(workers))]
+    elif workload["kind"] == "Job":
+        names = [f"{name}-{index}-abcde" for index in range(spec["completions"])]
+    else:
+        names = [f"{name}-{index}" for index in range(spec["replicas"])]
+    return [(pod, template) for pod in names]
+
+
+def _workload_status(workload: Json, phases: list[str]) -> Json:
+    running = phases.count("Running")
+    wanted = len(_pods_of(workload))
+    if workload["kind"] == "StatefulSet":
+        return {"readyReplicas": running}
+    complete = "Succeeded" if workload["kind"] == "PyTorchJob" else "Complete"
+    if "Failed" in phases:
+        return {"ready": running, "conditions": conditions("Failed")}
+    if phases.count("Succeeded") == wanted:
+        return {"ready": 0, "conditions": conditions(complete)}
+    return {"ready": running, "conditions": conditions("Running") if running else []}

@@ -1,0 +1,194 @@
+"""The documents that pass between operator and stages: they survive the way, and their digests mean what they say."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from posttrain_contract.artifact import ArtifactSummary
+from posttrain_contract.base import Model
+from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.filter import FilterSpec
+from posttrain_contract.finetune import FineTuneSpec
+from posttrain_contract.progress import Progress
+from posttrain_contract.result import MAX_RESULT_BYTES, StageResult
+from posttrain_contract.rl import RLSpec
+from posttrain_contract.stage import (
+    FilterStage,
+    FineTuneStage,
+    ResolvedInput,
+    RLStage,
+    RunFacts,
+    ServeStage,
+    UploadStage,
+    canonical,
+    config_digest,
+    load,
+)
+from posttrain_contract.upload import UploadSpec
+from pydantic import ValidationError
+
+URI = {"uri": "pvc://claim/path"}
+RUN = RunFacts(
+    kind="RLJob",
+    namespace="ns",
+    name="x",
+    attempt=1,
+    folder="store/ns/rljob/x-0",
+    uri="pvc://store/ns/rljob/x-0",
+    inputs={"model": ResolvedInput(uri="pvc://a/b", path="inputs/model", digest="a" * 64)},
+)
+RL = RLSpec.parse({"model": URI, "dataset": URI, "rewards": [{"name": "exact-match"}]})
+STAGES = [
+    FilterStage(run=RUN, spec=FilterSpec.parse({"source": URI, "byLabel": {"column": "rate", "min": 0}})),
+    FineTuneStage(run=RUN, spec=FineTuneSpec.parse({"model": URI, "dataset": URI})),
+    RLStage(run=RUN, spec=RL, servers=("10.0.0.1",)),
+    ServeStage(
+        run=RUN,
+        tensor_parallel=1,
+        max_model_length=16,
+        max_sequences=1,
+        cache_memory_mi=1,
+        precision="bf16",
+        seed=0,
+    ),
+    UploadStage(run=RUN, spec=UploadSpec.parse({"source": URI, "repository": {"id": "a/b"}})),
+]
+
+
+def change(config: Any, **values: Any) -> Any:
+    """The configuration with other facts of its run."""
+    return config.model_copy(update={"run": config.run.model_copy(update=values)})
+
+
+@pytest.mark.parametrize("config", STAGES, ids=lambda config: config.stage)
+def test_a_configuration_survives_the_way_to_the_stage(config: Any, tmp_path: Path) -> None:
+    path = tmp_path / "stage.json"
+    path.write_text(canonical(config.dump()), encoding="utf-8")
+    loaded = load(path)
+    assert loaded == config
+    assert config_digest(loaded) == config_digest(config)
+
+
+@pytest.mark.parametrize("config", STAGES, ids=lambda config: config.stage)
+def test_an_unknown_field_of_a_configuration_is_refused(config: Any, tmp_path: Path) -> None:
+    path = tmp_path / "stage.json"
+    path.write_text(canonical(config.dump() | {"extra": 1}), encoding="utf-8")
+    with pytest.raises(ValidationError, match="extra"):
+        load(path)
+
+
+def test_the_digest_is_of_what_decides_the_artifact() -> None:
+    config = STAGES[2]
+    assert isinstance(config, RLStage)
+    digest = config_digest(config)
+    assert config_digest(change(config, attempt=2)) == digest
+    assert config_digest(config.model_copy(update={"servers": ("10.0.0.2", "10.0.0.3")})) == digest
+    inputs = {"model": ResolvedInput(uri="pvc://a/b", path="inputs/model", digest="b" * 64)}
+    assert config_digest(change(config, inputs=inputs)) != digest
+    other = RL.model_copy(update={"training": RL.training.model_copy(update={"seed": 1})})
+    assert config_digest(config.model_copy(update={"spec": other})) != digest
+
+
+def test_canonical_json_does_not_depend_on_the_order() -> None:
+    assert canonical({"b": [1, 2], "a": "é"}) == canonical({"a": "é", "b": [1, 2]}) == '{"a":"é","b":[1,2]}'
+
+
+def all_models(kind: type[Model] = Model) -> Iterator[type[Model]]:
+    """Every class of the contract."""
+    for child in kind.__subclasses__():
+        if child.__module__.startswith("posttrain_contract"):
+            yield child
+            yield from all_models(child)
+
+
+def specified(kind: type[Model], *, seen: set[type[Model]]) -> set[type[Model]]:
+    """The classes that users write: those that a specification reaches."""
+    seen.add(kind)
+    for info in kind.model_fields.values():
+        for child in all_models():
+            if child not in seen and child.__name__ in repr(info.annotation):
+                specified(child, seen=seen)
+    return seen
+
+
+USER_FIELDS = sorted(
+    {
+        (kind, name)
+        for spec in (FilterSpec, FineTuneSpec, RLSpec, UploadSpec)
+        for kind in specified(spec, seen=set())
+        for name in kind.model_fields
+    },
+    key=str,
+)
+
+
+def test_the_fields_that_users_write_are_found() -> None:
+    assert len(USER_FIELDS) > 60
+
+
+@pytest.mark.parametrize(("kind", "name"), USER_FIELDS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_field_that_a_user_writes_is_described(kind: type[Model], name: str) -> None:
+    field = kind.model_fields[name]
+    assert field.description, f"{kind.__name__}.{name} has no description"
+    assert field.description.endswith(".")
+    assert kind.__doc__, f"{kind.__name__} has no docstring"
+
+
+@pytest.mark.parametrize(("kind", "name"), USER_FIELDS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_default_is_in_the_schema_or_said_in_words(kind: type[Model], name: str) -> None:
+    field = kind.model_fields[name]
+    alias = field.alias or name
+    entry = kind.model_json_schema(by_alias=True)["properties"][alias]
+    if field.is_required():
+        assert alias in kind.model_json_schema()["required"]
+    else:
+        assert "default" in entry
+    if not field.is_required() and field.default is None and kind.__name__ not in ("Input", *INPUTS):
+        assert any(word in (field.description or "") for word in ("absent", "when", "With", "identifier")), (
+            field.description
+        )
+
+
+INPUTS = ("ExampleDataset", "TaskDataset")
+
+
+def result(**values: Any) -> StageResult:
+    """A failed result."""
+    return StageResult(outcome="Failed", exit_code=ExitCode.DATA, reason="X", **values)
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 9000, "漢字" * 3000, '"\\\n' * 3000, "🙂" * 3000], ids=["a", "wide", "escaped", "emoji"]
+)
+def test_a_long_message_is_cut_no_more_than_needed(text: str) -> None:
+    data = result(message=text, metrics={"loss": 0.5}).message_bytes()
+    assert MAX_RESULT_BYTES - 8 <= len(data) <= MAX_RESULT_BYTES
+    shown = StageResult.parse(json.loads(data))
+    assert text.startswith(shown.message)
+    assert shown.metrics == {"loss": 0.5}
+
+
+def test_too_many_metrics_are_left_out_before_the_artifact_is() -> None:
+    artifact = ArtifactSummary(uri="pvc://a/b", digest="a" * 64, type="model", bytes=1)
+    data = result(message="x", metrics={f"metric{n}": 0.123 for n in range(500)}, artifact=artifact).message_bytes()
+    shown = StageResult.parse(json.loads(data))
+    assert (shown.artifact, shown.message, shown.metrics) == (artifact, "x", {})
+
+
+def test_a_short_result_is_whole() -> None:
+    whole = result(message="x", metrics={"loss": 0.5}, step=3)
+    assert StageResult.parse(json.loads(whole.message_bytes())) == whole
+
+
+def test_exit_codes_keep_their_convention() -> None:
+    retriable = {code for code in ExitCode if code.retriable}
+    assert retriable == {code for code in ExitCode if code >= 128}
+    assert {code.value for code in ExitCode if code.preempted} == {143, 144}
+    assert not ExitCode.DATA.retriable
+
+
+@pytest.mark.parametrize(("step", "total", "percent"), [(1, 4, 25.0), (5, 4, 100.0), (1, None, None), (0, 0, None)])
+def test_percent_is_told_when_the_total_is_known(step: int, total: int | None, percent: float | None) -> None:
+    assert Progress(phase="x", step=step, total_steps=total, updated_at=0).percent == percent

@@ -1,0 +1,73 @@
+"""Model folders: what is refused, and that the error says what is missing and what to do."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from posttrain_contract.exit_codes import ExitCode
+from posttrain_runtime.errors import StageError
+from posttrain_training.folders import check_model_folder
+from posttrain_training.models import load_model, load_tokenizer
+from support.tiny import make_tiny_inputs
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    make_tiny_inputs(folder)
+    return folder / "base-model"
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+def refusal(action: Callable[[], object]) -> StageError:
+    with pytest.raises(StageError) as caught:
+        action()
+    assert caught.value.code is ExitCode.MODEL
+    assert caught.value.message.startswith("spec.model: ")
+    return caught.value
+
+
+def test_a_whole_folder_loads_in_the_precision_asked_for(whole: Path) -> None:
+    check_model_folder(whole)
+    assert load_tokenizer(whole).chat_template is not None
+    for precision, dtype in (("fp32", "torch.float32"), ("bf16", "torch.bfloat16")):
+        model = load_model(whole, precision=precision)  # type: ignore[arg-type] # a table of both values
+        assert {str(parameter.dtype) for parameter in model.parameters()} == {dtype}
+
+
+def test_a_folder_without_tokenizer_names_the_files_and_the_remedy(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    error = refusal(lambda: check_model_folder(folder))
+    assert error.reason == "TokenizerMissing"
+    assert "tokenizer.json" in error.message
+    assert "save_pretrained" in error.message
+
+
+def test_an_adapter_is_not_taken_for_a_model(folder: Path) -> None:
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    error = refusal(lambda: check_model_folder(folder))
+    assert error.reason == "AdapterOnly"
+    assert "export.merge" in error.message
+
+
+def test_a_folder_of_something_else_says_what_it_has(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    assert "model.safetensors" in refusal(lambda: check_model_folder(folder)).message
+    assert refusal(lambda: check_model_folder(folder / "tokenizer.json")).reason == "NotAModelFolder"
+
+
+def test_a_tokenizer_without_chat_template_is_an_error(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    assert "chat_template.jinja" in refusal(lambda: load_tokenizer(folder)).message
+
+
+def test_damaged_weights_are_an_error(folder: Path) -> None:
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    assert refusal(lambda: load_model(folder, precision="fp32")).reason == "ModelBroken"
