@@ -1,0 +1,91 @@
+# `make help` lists the targets. Each is a line or two: the work is done by the programs that they name.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+CLAIMS := .posttrain/claims
+
+# The environment is ready when it is newer than what it is made from and lies where it was made.
+READY := .venv/.ready
+ifneq ($(shell cat .venv/.checkout 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+$(READY): hack/setup.sh locks/bootstrap.lock locks/dev.lock $(wildcard jobs/*/pyproject.toml) operator/pyproject.toml cli/pyproject.toml
+	@hack/setup.sh
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(READY) ## make .venv from the locks (nothing to do when they are unchanged)
+
+.PHONY: quickstart
+quickstart: setup ## from raw data to a published model in a few minutes, on a CPU
+	@test -e $(CLAIMS)/posttrain/quickstart/.made || { \
+	  $(BIN)/python examples/quickstart/make_inputs.py $(CLAIMS)/posttrain/quickstart && \
+	  touch $(CLAIMS)/posttrain/quickstart/.made; }
+	@$(BIN)/posttrain run examples/quickstart
+
+.PHONY: test
+test: setup ## every test but the slow ones
+	$(BIN)/pytest
+
+.PHONY: test-slow
+test-slow: setup ## the slow tests
+	$(BIN)/pytest -m slow
+
+.PHONY: bench-quickstart
+bench-quickstart: setup ## measure the quickstart: time, memory, held-out score; QUICK=1 for one seed
+	$(BIN)/python benchmarks/quickstart.py $(if $(QUICK),--quick)
+
+.PHONY: fmt
+fmt: setup ## format, and mend what the linter can
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+.PHONY: lint
+lint: setup ## format check and lint
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+.PHONY: types
+types: setup ## strict types, tests included
+	$(BIN)/mypy
+
+.PHONY: layers
+layers: setup ## which part may import which (pyproject.toml, tool.importlinter)
+	$(BIN)/lint-imports
+
+.PHONY: slim
+slim: setup ## the contract's wheel, alone in an empty environment, needs pydantic and nothing heavier
+	$(BIN)/python hack/slim.py
+
+.PHONY: lock
+lock: setup ## make locks/*.lock from locks/*.in; UPGRADE=1 takes newer versions
+	$(BIN)/python hack/locks.py write $(if $(UPGRADE),--upgrade)
+
+.PHONY: crds
+crds: setup ## make crds/ from the operator's types
+	$(BIN)/python -m posttrain_operator.api.crd crds
+
+.PHONY: golden
+golden: setup ## make the expected halves of the golden tests anew; review the diff
+	$(BIN)/pytest -q tests/golden --write-golden
+
+.PHONY: generated
+generated: setup ## are crds/ and the golden files what the code makes?
+	@made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; $(BIN)/python -m posttrain_operator.api.crd "$$made"; \
+	  diff -r crds "$$made" || { echo 'crds/ is not what the types say; run: make crds' >&2; exit 1; }
+	$(BIN)/pytest -q tests/golden
+
+.PHONY: verify
+verify: lint types layers generated slim ## what a change must pass besides its tests
+	$(BIN)/python hack/links.py
+	$(BIN)/python hack/locks.py check
+
+.PHONY: clean
+clean: ## remove the environment, caches and runs
+	rm -rf .venv .posttrain .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
