@@ -28,11 +28,15 @@ class MemoryCluster:
     def __init__(self) -> None:
         self.objects: dict[Ref, Json] = {}
         self.writes: list[str] = []
-        """Every write that the operator asked for, in order."""
+        """Every write of the operator that was accepted, in order."""
+        self.reads: list[str] = []
+        """The objects that it asked for by name, in order."""
+        self.tries = 0
+        """Writes that it asked for or was about to ask for."""
         self.answers: dict[str, Progress] = {}
         """What pods answer at /progress, by pod name."""
         self.before_write: Callable[[int], None] = lambda _: None
-        """Called with the number of the write, from 0, before it happens."""
+        """Called with the number of the try, from 0, before the write happens."""
         self.after_write: Callable[[int], None] = lambda _: None
         """Called when it has happened, but the operator does not know yet."""
         self._uids = itertools.count(1)
@@ -41,6 +45,7 @@ class MemoryCluster:
     # The operator's side.
 
     async def get(self, ref: Ref) -> Json | None:
+        self.reads.append(str(ref))
         return copy.deepcopy(self.objects.get(ref))
 
     async def list_objects(self, api_version: str, kind: str, namespace: str, wanted: Mapping[str, str]) -> list[Json]:
@@ -168,15 +173,17 @@ class _Write:
 
     def __init__(self, cluster: MemoryCluster, what: str) -> None:
         self._cluster = cluster
-        self._number = len(cluster.writes)
+        self._number = cluster.tries
+        cluster.tries += 1
+        self._what = what
         cluster.before_write(self._number)
-        cluster.writes.append(what)
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if error is None:
+            self._cluster.writes.append(self._what)
             self._cluster.after_write(self._number)
 
 

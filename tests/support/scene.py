@@ -1,7 +1,7 @@
 """One object in a cluster in memory, with a clock, and controllers that move when a test says so."""
 
 import copy
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -79,6 +79,10 @@ class Scene:
                 return
         raise AssertionError(f"no end of writing: {self.cluster.writes[-6:]}")
 
+    def wait(self, span: timedelta = timedelta(hours=1)) -> None:
+        """Time passes."""
+        self.now += span
+
     # What is there.
 
     @property
@@ -154,7 +158,7 @@ class Scene:
         for ref in [ref for ref in self.cluster.objects if ref.kind in WORKLOADS]:
             workload = self.cluster.objects[ref]
             pods = [self.cluster.objects[pod] for pod in self.cluster.owned_by(workload)]
-            status = _workload_status(workload, [pod["status"]["phase"] for pod in pods])
+            status = _workload_status(workload, {pod["metadata"]["name"]: pod["status"]["phase"] for pod in pods})
             if _at_work(workload):
                 self.cluster.set_status(ref, **status)
             if not _at_work(self.cluster.objects[ref]):
@@ -170,6 +174,46 @@ class Scene:
 
     def _is_server(self, pod: Ref) -> bool:
         return bool(self.cluster.objects[pod]["metadata"]["labels"][labels.ROLE] == "servers")
+
+
+def started(kind: str = "FineTuneJob", *, run: Json | None = None, **spec: Any) -> Scene:
+    """A scene whose first attempt is at work."""
+    scene = Scene(kind, run=run, **spec)
+    scene.settle()
+    for _ in range(2):  # servers, then their trainer
+        scene.start_pods()
+        scene.settle()
+    assert scene.state == ("Running", "Running")
+    return scene
+
+
+def retried(scene: Scene) -> None:
+    """The attempt ended; its pods go, and the next one begins."""
+    scene.settle()
+    scene.end_stopped_pods()
+    scene.wait()
+    scene.settle()
+
+
+def crash_at(number: int) -> Callable[[int], None]:
+    """A hook for ``MemoryCluster`` that ends the process at a write."""
+
+    def crash(write: int) -> None:
+        if write == number:
+            raise CrashError
+
+    return crash
+
+
+def crash_before_deletions(scene: Scene) -> None:
+    """A pass whose process ends when the end of an attempt is on record but nothing is deleted yet."""
+    scene.cluster.before_write = crash_at(scene.cluster.tries + 1)
+    try:
+        scene.reconcile()
+    except CrashError:
+        scene.cluster.before_write = lambda _: None
+        return
+    raise AssertionError("nothing was to be deleted")
 
 
 def _at_work(workload: Json) -> bool:
@@ -192,14 +236,16 @@ def _pods_of(workload: Json) -> list[tuple[str, Json]]:
     return [(pod, template) for pod in names]
 
 
-def _workload_status(workload: Json, phases: list[str]) -> Json:
-    running = phases.count("Running")
-    wanted = len(_pods_of(workload))
+def _workload_status(workload: Json, phases: Mapping[str, str]) -> Json:
+    """What a controller writes; a gang is as its master is, until one of it fails."""
+    names = [name for name, _ in _pods_of(workload)]
+    lead = names[:1] if workload["kind"] == "PyTorchJob" else names
+    running = list(phases.values()).count("Running")
     if workload["kind"] == "StatefulSet":
         return {"readyReplicas": running}
     complete = "Succeeded" if workload["kind"] == "PyTorchJob" else "Complete"
-    if "Failed" in phases:
+    if "Failed" in phases.values():
         return {"ready": running, "conditions": conditions("Failed")}
-    if phases.count("Succeeded") == wanted:
+    if all(phases.get(name) == "Succeeded" for name in lead):
         return {"ready": 0, "conditions": conditions(complete)}
     return {"ready": running, "conditions": conditions("Running") if running else []}

@@ -116,7 +116,7 @@ def pick_log(stage: Stage, logs: Sequence[Path]) -> Path | None:
     """The log to show of a failed stage: of the newest pod that does the work, or of a server when that failed."""
     condition = stage.condition
     servers_failed = condition is not None and condition.reason.startswith("Server")
-    preferred = [log for log in logs if ("-servers-" in log.name) == servers_failed]
+    preferred = [log for log in logs if ("-serve-" in log.name) == servers_failed]
     return next(reversed(preferred or list(logs)), None)
 
 

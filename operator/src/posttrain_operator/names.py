@@ -8,14 +8,14 @@ MAX_LENGTH: Final = 50
 _HASH_LENGTH: Final = 10
 
 
-def child(name: str, role: str, attempt: int) -> str:
-    """The name of an attempt's child, such as ``sft-trainer-2``."""
-    return _fit(name, f"-{role}-{attempt}")
+def child(name: str, stage: str, attempt: int) -> str:
+    """The name of an attempt's child, such as ``sft-finetune-2``."""
+    return _fit(name, f"-{stage}-{attempt}")
 
 
-def config_map(name: str, role: str, content: str) -> str:
-    """The name of a ConfigMap by its content, such as ``sft-trainer-3f1c9a02be``: same content, same name."""
-    return _fit(name, f"-{role}-{_hash(content)}")
+def config_map(name: str, stage: str, content: str) -> str:
+    """The name of a ConfigMap by its content, such as ``sft-finetune-3f1c9a02be``: same content, same name."""
+    return _fit(name, f"-{stage}-{_hash(content)}")
 
 
 def _fit(name: str, suffix: str) -> str:

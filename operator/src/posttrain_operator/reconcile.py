@@ -28,7 +28,7 @@ from posttrain_operator.plan.planner import lingering, plan
 from posttrain_operator.plan.rljob import ServerAddress
 from posttrain_operator.plan.types import Plan, State
 from posttrain_operator.settings import Settings
-from posttrain_operator.status import invalid_status, next_status
+from posttrain_operator.status import invalid_status, next_status, seen_status
 
 _SOON = timedelta(seconds=1)
 _MAX_CHAIN = 64
@@ -48,26 +48,31 @@ async def reconcile(cluster: Cluster, ref: Ref, settings: Settings, *, now: date
     if raw is None or raw["metadata"].get("deletionTimestamp"):
         return Outcome()
     before = read_status(raw.get("status"))
+    generation = raw["metadata"].get("generation", 1)
     try:
-        resource = parse(raw)
-        return await _work(cluster, resource, raw, before, settings, now=now)
+        if before.finished:
+            await _write(cluster, raw, before, seen_status(before, generation=generation))
+            await _clean_up(cluster, raw)
+            return Outcome()
+        return await _work(cluster, parse(raw), raw, before, settings, now=now)
     except InvalidSpec as invalid:
-        generation = raw["metadata"].get("generation", 1)
-        if not before.finished:
-            await _write(cluster, raw, before, invalid_status(before, str(invalid), generation=generation, now=now))
+        await _write(cluster, raw, before, invalid_status(before, str(invalid), generation=generation, now=now))
         return Outcome()
     except Conflict:
         return Outcome(_SOON)
+
+
+async def _clean_up(cluster: Cluster, raw: Json) -> None:
+    """Deletes what a finished object no longer needs; whether its spec still parses does not matter."""
+    attempts = await _attempts(cluster, raw)
+    for child in lingering(attempts):
+        await _delete(cluster, child)
 
 
 async def _work(
     cluster: Cluster, resource: Resource, raw: Json, before: Status, settings: Settings, *, now: datetime
 ) -> Outcome:
     observed = await _observe(cluster, resource, raw, before)
-    if before.finished:
-        for child in lingering(observed):
-            await _delete(cluster, child)
-        return Outcome()
     decided = plan(resource, observed, settings, now=now, address=_address(cluster, resource))
     decided = await _create_children(cluster, resource, before, decided)
     status = next_status(before, decided, observed.progress, generation=resource.generation, now=now)
@@ -87,16 +92,20 @@ def _address(cluster: Cluster, resource: Resource) -> ServerAddress:
 
 async def _observe(cluster: Cluster, resource: Resource, raw: Json, before: Status) -> Observed:
     """Reads everything that the plan may know."""
-    wanted, namespace = selector(resource), resource.ref.namespace
+    attempts = await _attempts(cluster, raw)
+    upstreams = await _upstreams(cluster, resource, raw, before)
+    return Observed(before, attempts, upstreams, await _progress(cluster, before, attempts))
+
+
+async def _attempts(cluster: Cluster, raw: Json) -> dict[int, AttemptFacts]:
+    """An object's children and pods, by attempt."""
+    ref = Ref.of(raw)
+    wanted, namespace = selector(ref), ref.namespace
     children = [
         child for version, kind in CHILD_KINDS for child in await cluster.list_objects(version, kind, namespace, wanted)
     ]
     pods = await cluster.list_objects("v1", "Pod", namespace, wanted)
-    attempts = observe_attempts(resource.uid, children, pods)
-    if before.finished:
-        return Observed(before, attempts, {})
-    upstreams = await _upstreams(cluster, resource, raw, before)
-    return Observed(before, attempts, upstreams, await _progress(cluster, before, attempts))
+    return observe_attempts(raw["metadata"]["uid"], children, pods)
 
 
 async def _progress(cluster: Cluster, before: Status, attempts: dict[int, AttemptFacts]) -> Progress | None:

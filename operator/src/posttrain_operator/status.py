@@ -56,6 +56,12 @@ def invalid_status(before: Status, message: str, *, generation: int, now: dateti
     return before.model_copy(update={"observed_generation": generation, "phase": "Failed", "conditions": conditions})
 
 
+def seen_status(before: Status, *, generation: int) -> Status:
+    """The status of a finished object whose ``run`` was edited: looked at, and nothing changes."""
+    conditions = tuple(c.model_copy(update={"observed_generation": generation}) for c in before.conditions)
+    return before.model_copy(update={"observed_generation": generation, "conditions": conditions})
+
+
 def _conditions(
     before: Status, state: State, *, generation: int, now: datetime, terminal: bool = True
 ) -> tuple[Condition, ...]:

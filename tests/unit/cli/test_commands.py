@@ -127,7 +127,8 @@ def test_validate_is_fast_and_imports_nothing_heavy() -> None:
     )
     began = time.monotonic()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert (result.returncode, result.stderr) == (0, "4 objects are valid\n")
+    assert result.returncode == 0
+    assert result.stderr.endswith("\n4 objects are valid\n"), "the rest are notes on objects of other groups"
     assert time.monotonic() - began < 5  # about 0.4 s on a quiet machine
 
 
@@ -182,7 +183,7 @@ def test_run_explains_what_failed_and_exits_with_1(
     failed = make_object("FilterJob/hard", "Failed", reason="MissingColumn", message="there is no column pass_rate")
     logs = LocalOptions().logs(failed)
     logs.mkdir(parents=True)
-    (logs / "hard-worker-1-0.log").write_text("reading\nthere is no column pass_rate\n")
+    (logs / "hard-filter-1-0.log").write_text("reading\nthere is no column pass_rate\n")
     fake_run(monkeypatch, [failed])
     result = invoke("run", manifest)
     assert result.exit_code == 1

@@ -54,7 +54,7 @@ def test_scores_of_separate_beginnings_say_which_stage_they_precede(make_object:
 
 
 def test_a_failed_stage_shows_why_and_the_end_of_its_log(make_object: MakeObject, tmp_path: Path) -> None:
-    log = tmp_path / "sft-trainer-1-0.log"
+    log = tmp_path / "sft-finetune-1-0.log"
     log.write_text("".join(f"line {n}\n" for n in range(1, 31)))
     obj = make_object("FineTuneJob/sft", "Failed", reason="MissingColumn", message="there is no column solution")
     lines = failure(read_stage(obj, tmp_path), log).splitlines()
@@ -68,12 +68,12 @@ def test_a_stage_that_only_waits_has_no_log(make_object: MakeObject, tmp_path: P
     assert failure(read_stage(obj, tmp_path), None) == "RLJob/x waiting: InputFailed: FineTuneJob/sft failed: x"
 
 
-@pytest.mark.parametrize(("reason", "log"), [("DataError", "x-trainer-2-0.log"), ("ServerLost", "x-servers-2-0.log")])
+@pytest.mark.parametrize(("reason", "log"), [("DataError", "x-rl-2-0.log"), ("ServerLost", "x-serve-2-0.log")])
 def test_the_log_to_look_at_is_that_of_the_pod_to_blame(
     make_object: MakeObject, tmp_path: Path, reason: str, log: str
 ) -> None:
     stage = read_stage(make_object("RLJob/x", "Failed", reason=reason), tmp_path)
-    logs = [Path(f"x-{role}-{attempt}-0.log") for attempt in (1, 2) for role in ("trainer", "servers")]
+    logs = [Path(f"x-{role}-{attempt}-0.log") for attempt in (1, 2) for role in ("rl", "serve")]
     assert pick_log(stage, logs) == Path(log)
     assert pick_log(stage, []) is None
 

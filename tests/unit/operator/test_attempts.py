@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_operator import labels
@@ -194,6 +194,7 @@ def test_the_pause_doubles_with_failures_up_to_a_bound(outcomes: list[Outcome], 
     assert backoff(history(*outcomes), Settings()) == timedelta(seconds=seconds)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["Failed", "Preempted", "Suspended", "Lost"]), max_size=300))
 def test_the_pause_is_never_longer_than_its_bound(outcomes: list[Outcome]) -> None:
     assert timedelta() <= backoff(history(*outcomes), Settings()) <= Settings().longest_backoff

@@ -117,7 +117,12 @@ def test_a_time_that_is_none_is_none(when: Any) -> None:
 
 
 def test_an_evicted_pod_failed_although_its_container_never_ended() -> None:
-    told = {"phase": "Failed", "reason": "Evicted", "message": "the node was low on memory", "containerStatuses": None}
+    told: Json = {
+        "phase": "Failed",
+        "reason": "Evicted",
+        "message": "the node was low on memory",
+        "containerStatuses": None,
+    }
     pod = observe_pod(pod_object(**told))
     assert (pod.failed, pod.exit_code, pod.reason, pod.message) == (True, None, "Evicted", "the node was low on memory")
 

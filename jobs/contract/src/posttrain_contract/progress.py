@@ -13,7 +13,7 @@ class Progress(Model):
     total_steps: int | None = Field(default=None, ge=0, description="Units in all, when known.")
     eta_seconds: float | None = Field(default=None, ge=0, description="Seconds that are left, when known.")
     metrics: dict[str, float] = Field(default={}, description="Newest figures, such as loss or reward.")
-    updated_at: float = Field(description="Unix time of this snapshot, in seconds.")
+    updated_at: float = Field(ge=0, le=253_402_300_799, description="Unix time of this snapshot, in seconds.")
 
     @property
     def percent(self) -> float | None:

@@ -29,6 +29,8 @@ class Kind:
     name: str
     plural: str
     short: str
+    stage: str
+    """Its stage program; an RLJob has servers beside it."""
     spec: type[FilterSpec] | type[FineTuneSpec] | type[RLSpec] | type[UploadSpec]
     what: str
     """One sentence for ``kubectl explain``."""
@@ -37,10 +39,24 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("FilterJob", "filterjobs", "fj", FilterSpec, "Keeps the rows of a dataset that are worth training on."),
-        Kind("FineTuneJob", "finetunejobs", "ftj", FineTuneSpec, "Trains a model on demonstrations."),
-        Kind("RLJob", "rljobs", "rlj", RLSpec, "Improves a model by rewards for what it generates."),
-        Kind("UploadJob", "uploadjobs", "ulj", UploadSpec, "Publishes a model or a dataset as a Hub repository."),
+        Kind(
+            "FilterJob",
+            "filterjobs",
+            "fj",
+            "filter",
+            FilterSpec,
+            "Keeps the rows of a dataset that are worth training on.",
+        ),
+        Kind("FineTuneJob", "finetunejobs", "ftj", "finetune", FineTuneSpec, "Trains a model on demonstrations."),
+        Kind("RLJob", "rljobs", "rlj", "rl", RLSpec, "Improves a model by rewards for what it generates."),
+        Kind(
+            "UploadJob",
+            "uploadjobs",
+            "ulj",
+            "upload",
+            UploadSpec,
+            "Publishes a model or a dataset as a Hub repository.",
+        ),
     )
 }
 

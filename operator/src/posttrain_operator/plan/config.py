@@ -40,7 +40,7 @@ def config_map(child: Child, config: FilterStage | FineTuneStage | RLStage | Ser
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": child.metadata(names.config_map(child.resource.ref.name, child.role, content)),
+        "metadata": child.metadata(names.config_map(child.resource.ref.name, child.stage, content)),
         "immutable": True,
         "data": {"stage.json": content},
     }

@@ -18,7 +18,5 @@ def children(resource: Resource, spec: FilterSpec, inputs: Inputs, attempt: int,
     """The children of one attempt."""
     child = Child(resource, attempt, Role.WORKER)
     config = config_map(child, FilterStage(run=run_facts(resource, inputs, attempt), spec=spec))
-    template = pod_template(
-        child, stage="filter", config_map_name=config["metadata"]["name"], inputs=inputs, settings=settings
-    )
+    template = pod_template(child, config_map_name=config["metadata"]["name"], inputs=inputs, settings=settings)
     return [config, indexed_job(child, template, completions=spec.parallelism)]

@@ -20,7 +20,6 @@ def children(resource: Resource, spec: FineTuneSpec, inputs: Inputs, attempt: in
     config = config_map(child, FineTuneStage(run=run_facts(resource, inputs, attempt), spec=spec))
     template = pod_template(
         child,
-        stage="finetune",
         config_map_name=config["metadata"]["name"],
         inputs=inputs,
         settings=settings,

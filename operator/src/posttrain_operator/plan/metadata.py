@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from posttrain_operator import labels, names
-from posttrain_operator.api.resources import Resource
-from posttrain_operator.cluster import Json
+from posttrain_operator.api.resources import KINDS, Resource
+from posttrain_operator.cluster import Json, Ref
 from posttrain_operator.labels import Role
 
 
@@ -17,9 +17,17 @@ class Child:
     role: Role
 
     @property
+    def stage(self) -> str:
+        """The stage program that its pods run."""
+        return "serve" if self.role is Role.SERVERS else KINDS[self.resource.ref.kind].stage
+
+    @property
     def name(self) -> str:
-        """Its name, unless its content names it."""
-        return names.child(self.resource.ref.name, self.role, self.attempt)
+        """Its name, unless its content names it.
+
+        It has the stage and not the role in it, because a FineTuneJob and an RLJob of one name both have trainers.
+        """
+        return names.child(self.resource.ref.name, self.stage, self.attempt)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -62,6 +70,6 @@ class Child:
         return metadata
 
 
-def selector(resource: Resource) -> dict[str, str]:
+def selector(ref: Ref) -> dict[str, str]:
     """The labels by which an object's children are found."""
-    return {labels.KIND: resource.ref.kind, labels.NAME: resource.ref.name}
+    return {labels.KIND: ref.kind, labels.NAME: ref.name}

@@ -5,6 +5,7 @@
 Everything here is a function of its arguments; the clock is one of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -40,27 +41,26 @@ def plan(resource: Resource, observed: Observed, settings: Settings, *, now: dat
     if end is not None and end.outcome == "Succeeded":
         return _after(resource, _opened(history, number, now), facts, end, settings, now=now)
     if resource.run.suspend:
-        at_work = (*(facts.children if facts else ()), *lingering(observed, before=number))
-        return _suspended(history, at_work, now, pods_alive=observed.pods_alive)
+        return _suspended(history, lingering(observed.attempts), now, pods_alive=observed.pods_alive)
     if end is not None:
         return _after(resource, _opened(history, number, now), facts, end, settings, now=now)
     if running and facts is None:
         return _after(resource, history, None, life.lost(), settings, now=now)
     if _past_deadline(resource, observed.status, now):
-        return _past(history, facts, now, resource)
+        return _past(history, lingering(observed.attempts), now, resource)
     try:
         inputs = resolve(resource, observed.upstreams, settings, pinned=observed.status.inputs)
     except Waiting as waiting:
         state = State("Waiting", waiting.reason, str(waiting), stalled=waiting.stalled)
         return Plan(state, attempts=history, requeue_after=_POLL)
-    if facts is None and (observed.pods_alive or lingering(observed, before=number)):
+    if facts is None and (observed.pods_alive or lingering(observed.attempts, before=number)):
         state = State("Pending", Reason.STOPPING, "pods of the last attempt are still ending")
-        return Plan(state, delete=lingering(observed, before=number), attempts=history, requeue_after=_POLL)
+        return Plan(state, delete=lingering(observed.attempts, before=number), attempts=history, requeue_after=_POLL)
     if facts is None and (pause := _pause(history, settings, now)) > timedelta():
         return replace(_retrying(history), requeue_after=pause)
     create = _missing(_children(resource, inputs, number, settings, facts=facts, address=address), facts)
     return Plan(
-        _state(resource, facts, create),
+        _state(resource, facts),
         create=create,
         attempts=_opened(history, number, now),
         inputs={name: InputStatus(uri=i.uri, digest=i.digest) for name, i in inputs.resolved.items()},
@@ -68,13 +68,10 @@ def plan(resource: Resource, observed: Observed, settings: Settings, *, now: dat
     )
 
 
-def lingering(observed: Observed, *, before: int | None = None) -> tuple[Json, ...]:
-    """What ended attempts no longer need: servers, and workloads that are still at work.
-
-    Ended are all attempts of a finished object, else those with a number below ``before``.
-    """
-    ended = [facts for number, facts in observed.attempts.items() if before is None or number < before]
-    return tuple(child for facts in ended for child in _surplus(facts))
+def lingering(attempts: Mapping[int, AttemptFacts], *, before: int | None = None) -> tuple[Json, ...]:
+    """What still costs something of all attempts, or of those with a number below ``before``."""
+    over = [facts for number, facts in attempts.items() if before is None or number < before]
+    return tuple(child for facts in over for child in _surplus(facts))
 
 
 def _present_attempt(history: tuple[Attempt, ...], observed: Observed) -> tuple[int, AttemptFacts | None]:
@@ -118,14 +115,13 @@ def _past_deadline(resource: Resource, status: Status, now: datetime) -> bool:
     return deadline is not None and since is not None and now - since > to_timedelta(deadline)
 
 
-def _past(history: tuple[Attempt, ...], facts: AttemptFacts | None, now: datetime, resource: Resource) -> Plan:
+def _past(history: tuple[Attempt, ...], at_work: tuple[Json, ...], now: datetime, resource: Resource) -> Plan:
     message = f"not finished after run.deadline ({resource.run.deadline})"
     if history and history[-1].end_time is None:
         history = _closed(
             history, life.End("Failed", retriable=False, reason=Reason.DEADLINE_EXCEEDED, message=message), now
         )
-    delete = facts.children if facts is not None else ()
-    return Plan(State("Failed", Reason.DEADLINE_EXCEEDED, message, stalled=True), delete=delete, attempts=history)
+    return Plan(State("Failed", Reason.DEADLINE_EXCEEDED, message, stalled=True), delete=at_work, attempts=history)
 
 
 def _after(
@@ -202,12 +198,15 @@ def _missing(children: list[Json], facts: AttemptFacts | None) -> tuple[Json, ..
     return tuple(child for child in children if (child["kind"], child["metadata"]["name"]) not in have)
 
 
-def _state(resource: Resource, facts: AttemptFacts | None, create: tuple[Json, ...]) -> State:
-    if facts is None or facts.state is None:
-        doing = "starting rollout servers" if isinstance(resource.spec, RLSpec) else "creating pods"
-        return State("Starting", Reason.STARTING, doing)
-    if facts.state is WorkloadState.SUSPENDED:
+def _state(resource: Resource, facts: AttemptFacts | None) -> State:
+    """What the attempt is doing, or will be once its children are created."""
+    state = facts.state if facts is not None else None
+    if state is None:
+        if isinstance(resource.spec, RLSpec) and not (facts is not None and facts.servers_ready):
+            return State("Starting", Reason.STARTING, "rollout servers are starting")
+        state = WorkloadState.SUSPENDED if resource.run.queue is not None else WorkloadState.PENDING
+    if state is WorkloadState.SUSPENDED:
         return State("Queued", Reason.QUEUED, f"waiting for quota in queue {resource.run.queue}")
-    if facts.state is WorkloadState.RUNNING and not create:
+    if facts is not None and state is WorkloadState.RUNNING:
         return State("Running", Reason.RUNNING, f"attempt {facts.number} is at work")
     return State("Starting", Reason.STARTING, "pods are starting")

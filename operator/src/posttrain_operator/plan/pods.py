@@ -18,7 +18,6 @@ _TMP_LIMIT = "8Gi"
 def pod_template(
     child: Child,
     *,
-    stage: str,
     config_map_name: str,
     inputs: Inputs,
     settings: Settings,
@@ -27,7 +26,7 @@ def pod_template(
 ) -> Json:
     """The template of a pod that runs one stage program with the configuration of a ConfigMap."""
     volumes = _volumes(child.resource, config_map_name, inputs)
-    container = _container(child.resource, stage, settings, volumes)
+    container = _container(child.resource, child.stage, settings, volumes)
     return {
         "metadata": {"labels": child.labels},
         "spec": {

@@ -36,7 +36,6 @@ def servers(resource: Resource, spec: RLSpec, inputs: Inputs, attempt: int, sett
     config = config_map(child, stage)
     template = pod_template(
         child,
-        stage="serve",
         config_map_name=config["metadata"]["name"],
         inputs=inputs,
         settings=settings,
@@ -55,7 +54,6 @@ def trainer(
     config = config_map(child, RLStage(run=run_facts(resource, inputs, attempt), spec=spec, servers=hosts))
     template = pod_template(
         child,
-        stage="rl",
         config_map_name=config["metadata"]["name"],
         inputs=inputs,
         settings=settings,

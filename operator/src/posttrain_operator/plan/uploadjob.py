@@ -19,7 +19,5 @@ def children(resource: Resource, spec: UploadSpec, inputs: Inputs, attempt: int,
     child = Child(resource, attempt, Role.WORKER)
     stage = UploadStage(run=run_facts(resource, inputs, attempt), spec=spec, hub_endpoint=settings.hub_endpoint)
     config = config_map(child, stage)
-    template = pod_template(
-        child, stage="upload", config_map_name=config["metadata"]["name"], inputs=inputs, settings=settings
-    )
+    template = pod_template(child, config_map_name=config["metadata"]["name"], inputs=inputs, settings=settings)
     return [config, indexed_job(child, template, completions=1)]

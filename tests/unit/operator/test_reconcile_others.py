@@ -1,0 +1,208 @@
+"""The loop over a cluster in memory: finished objects, and what other objects, owners and writers do to one."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from posttrain_contract.exit_codes import ExitCode
+from posttrain_operator.cluster import Ref
+from posttrain_operator.errors import ApiUnavailable, Conflict
+from posttrain_operator.status import seen_status
+from support.memory_cluster import owner_reference
+from support.scene import SUCCESS, Scene, failure, started
+
+Json = dict[str, Any]
+
+
+class TestTheEnd:
+    @pytest.fixture(params=["Succeeded", "Failed"])
+    def ended(self, request: pytest.FixtureRequest) -> Scene:
+        scene = started("RLJob")
+        if request.param == "Succeeded":
+            scene.end_workers(0, SUCCESS)
+        else:
+            scene.end_workers(64, failure(ExitCode.DATA))
+        scene.settle()
+        scene.end_stopped_pods()
+        assert scene.state[0] == request.param
+        return scene
+
+    @pytest.mark.parametrize("run", [{}, {"suspend": True}, {"retries": 100}, {"deadline": "1s"}, {"retries": "many"}])
+    def test_whatever_run_says_later_it_stays(self, ended: Scene, run: Json) -> None:
+        before, children = ended.status, ended.children
+        ended.cluster.edit(ended.ref, run=run)
+        ended.wait()
+        ended.settle()
+        assert (ended.status, ended.children) == (seen_status(before, generation=2), children)
+
+    def test_a_later_generation_is_seen_lest_tools_wait_for_it(self, ended: Scene) -> None:
+        ended.cluster.edit(ended.ref, run={"retries": 7})
+        ended.settle()
+        assert ended.status.observed_generation == 2
+        assert {condition.observed_generation for condition in ended.status.conditions} == {2}
+
+    def test_it_creates_nothing_ever_again(self, ended: Scene) -> None:
+        before = ended.status
+        for ref in [ref for ref in ended.cluster.objects if ref != ended.ref]:
+            ended.cluster.objects.pop(ref)
+        ended.wait()
+        ended.settle()
+        assert (ended.status, ended.children) == (before, [])
+
+    def test_what_still_runs_is_deleted_even_if_it_comes_back(self, ended: Scene) -> None:
+        owner = ended.cluster.objects[ended.ref]
+        workload = ended.cluster.objects[Ref("kubeflow.org/v1", "PyTorchJob", "team", "x-rl-1")]
+        servers = {
+            **workload,
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "spec": {"replicas": 1},
+            "metadata": {**workload["metadata"], "uid": "new", "ownerReferences": [owner_reference(owner)]},
+        }
+        ended.cluster.apply(servers)
+        ended.settle()
+        assert not any(child.startswith("StatefulSet") for child in ended.children)
+
+
+class TestOthers:
+    def test_a_child_of_another_owner_is_reported_and_left_alone(self) -> None:
+        scene = Scene()
+        foreign = {
+            "apiVersion": "kubeflow.org/v1",
+            "kind": "PyTorchJob",
+            "metadata": {"name": "x-finetune-1", "namespace": "team"},
+            "spec": {"mine": True},
+        }
+        ref = scene.cluster.apply(foreign)
+        scene.settle()
+        assert scene.state == ("Pending", "NameTaken")
+        assert "PyTorchJob/x-finetune-1" in scene.message
+        assert not scene.status.attempts
+        assert scene.cluster.objects[ref]["spec"] == {"mine": True}
+        scene.cluster.remove(ref)
+        scene.settle()
+        assert [attempt.number for attempt in scene.status.attempts] == [1]
+
+    def test_children_of_a_deleted_namesake_are_awaited(self) -> None:
+        scene = Scene()
+        scene.settle()
+        ref = Ref("kubeflow.org/v1", "PyTorchJob", "team", "x-finetune-1")
+        left = scene.cluster.objects[ref]
+        later = Scene()
+        left["metadata"]["ownerReferences"][0]["uid"] = "uid-of-the-earlier-one"
+        later.cluster.apply(left)
+        later.settle()
+        assert later.state == ("Pending", "Stopping")
+        assert not later.status.holds("Stalled")
+        later.cluster.remove(ref)
+        later.settle()
+        assert later.state == ("Starting", "Starting")
+
+    def test_an_object_that_is_gone_or_going_is_left_alone(self) -> None:
+        scene = Scene()
+        scene.cluster.objects[scene.ref]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        assert scene.reconcile().requeue_after is None
+        scene.cluster.remove(scene.ref)
+        assert scene.reconcile().requeue_after is None
+        assert scene.cluster.writes == []
+
+    def test_everything_goes_with_the_object(self) -> None:
+        scene = started("RLJob")
+        scene.cluster.remove(scene.ref)
+        scene.end_stopped_pods()
+        assert scene.cluster.objects == {}
+
+    def test_a_write_of_somebody_else_in_between_is_no_error(self) -> None:
+        scene = Scene()
+        scene.cluster.after_write = lambda number: scene.cluster.edit(scene.ref, run={}) if number == 0 else None
+        outcome = scene.reconcile()
+        assert outcome.requeue_after == timedelta(seconds=1)
+        scene.settle()
+        assert scene.state == ("Starting", "Starting")
+        assert scene.status.observed_generation == 2
+
+    def test_a_conflict_of_a_child_that_is_gone_at_the_next_look_is_tried_again(self) -> None:
+        scene = Scene()
+
+        def conflict(_: int) -> None:
+            raise Conflict("taken")
+
+        scene.cluster.before_write = conflict
+        assert scene.reconcile().requeue_after == timedelta(seconds=1)
+
+    def test_a_cluster_that_does_not_answer_is_the_callers_matter(self) -> None:
+        scene = Scene()
+
+        def down(_: int) -> None:
+            raise ApiUnavailable("down")
+
+        scene.cluster.before_write = down
+        with pytest.raises(ApiUnavailable):
+            scene.reconcile()
+
+    def test_an_invalid_object_says_so_once_and_goes_on_when_mended(self) -> None:
+        scene = Scene(run={"retries": -1})
+        scene.settle()
+        assert scene.state == ("Failed", "InvalidSpec")
+        assert not scene.status.finished
+        scene.cluster.edit(scene.ref, run={})
+        scene.settle()
+        assert scene.state == ("Starting", "Starting")
+
+
+class TestInputs:
+    def reader_and_upstream(self) -> tuple[Scene, Scene]:
+        upstream = Scene("FilterJob")
+        reader = Scene(dataset={"from": "FilterJob/x"})
+        del upstream.cluster.objects[upstream.ref]["metadata"]["uid"]
+        reader.cluster.apply(upstream.cluster.objects[upstream.ref])
+        upstream.cluster = reader.cluster
+        return reader, upstream
+
+    def test_a_job_waits_for_the_artifact_that_it_reads(self) -> None:
+        reader, upstream = self.reader_and_upstream()
+        reader.settle()
+        assert (reader.state, reader.message) == (("Waiting", "WaitingForArtifact"), "FilterJob/x is Pending")
+        upstream.settle()
+        upstream.start_pods()
+        upstream.end_workers(0, SUCCESS)
+        upstream.settle()
+        reader.settle()
+        assert reader.state == ("Starting", "Starting")
+        assert reader.status.inputs["dataset"].digest == "0" * 64
+
+    def test_a_failed_upstream_stalls_its_reader_until_it_is_replaced(self) -> None:
+        reader, upstream = self.reader_and_upstream()
+        upstream.settle()
+        upstream.start_pods()
+        upstream.end_workers(64, failure(ExitCode.DATA, message="no column"))
+        upstream.settle()
+        reader.settle()
+        assert reader.state == ("Waiting", "InputFailed")
+        assert reader.status.holds("Stalled")
+        again = upstream.cluster.objects[upstream.ref]
+        upstream.cluster.remove(upstream.ref)
+        del again["metadata"]["uid"], again["status"]
+        upstream.cluster.apply(again)
+        reader.settle()
+        assert reader.state == ("Waiting", "WaitingForArtifact")
+
+    def test_an_upstream_that_goes_while_the_job_runs_changes_nothing(self) -> None:
+        reader, upstream = self.reader_and_upstream()
+        upstream.settle()
+        upstream.start_pods()
+        upstream.end_workers(0, SUCCESS)
+        upstream.settle()
+        reader.settle()
+        reader.start_pods()
+        reader.cluster.remove(upstream.ref)
+        reader.cluster.reads.clear()
+        reader.settle()
+        assert reader.state == ("Running", "Running")
+        assert str(upstream.ref) not in reader.cluster.reads
+
+    def test_a_cycle_is_told_by_every_member(self) -> None:
+        scene = Scene(model={"from": "FineTuneJob/x"})
+        scene.settle()
+        assert scene.state == ("Failed", "InvalidSpec")
+        assert "FineTuneJob/x -> FineTuneJob/x" in scene.message
