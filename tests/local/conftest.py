@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.pipeline import Pipeline
 from support.tiny import quickstart
 
 
@@ -12,3 +13,8 @@ def quickstart_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quickstart")
     quickstart().make_inputs(folder, seed=0)
     return folder
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, quickstart_inputs: Path) -> Pipeline:
+    return Pipeline(tmp_path, quickstart_inputs)

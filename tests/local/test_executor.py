@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from posttrain.local.addresses import Addresses
+from posttrain.local.kubelet import _environment
+from posttrain.local.mounts import MountError
 from posttrain.local.session import run_local
 from posttrain.local.workspace import LocalOptions, WorkspaceBusyError, WorkspaceLock, pod_logs, run_folder
 from posttrain_contract import layout
@@ -173,7 +175,7 @@ def test_a_missing_input_names_the_field_and_what_is_there(options: LocalOptions
 
 
 def test_a_taken_port_is_told_by_its_number(options: LocalOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("posttrain.local.addresses._HOSTS", 1)  # one address only, so there is nowhere to go
+    monkeypatch.setattr("posttrain.local.addresses._TRIES", 1)  # one address only, so there is nowhere to go
     address = Addresses(options.workspace).of("any")
     server = ThreadingHTTPServer((address, layout.TELEMETRY_PORT), BaseHTTPRequestHandler)
     try:
@@ -206,3 +208,28 @@ def test_progress_comes_from_the_stages_own_endpoint(options: LocalOptions) -> N
     run = Run(options, filter_job())
     phases = {o["status"]["progress"]["phase"] for o in run.seen if "progress" in o["status"]}
     assert "filtering" in phases
+
+
+def test_a_workspace_that_cannot_be_written_fails_the_pod_and_not_the_command(options: LocalOptions) -> None:
+    (options.workspace / "logs").write_text("a file where the folder of logs should be")
+    run = Run(options, filter_job(run={"retries": 0}))
+    assert run.reason == "MountFailed"
+    assert "logs" in run.message
+    assert "--workspace" in run.message
+
+
+def test_a_pod_gets_a_token_only_if_its_template_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    wanted = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+    assert "HF_TOKEN" not in _environment([], ip="127.0.0.1", scratch="/tmp")
+    assert _environment([wanted], ip="127.0.0.1", scratch="/tmp")["HF_TOKEN"] == "hf_canary"
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(MountError, match="HF_TOKEN"):
+        _environment([wanted], ip="127.0.0.1", scratch="/tmp")
+
+
+def test_every_pod_has_an_address_of_its_own(tmp_path: Path) -> None:
+    addresses = Addresses(tmp_path)
+    given = {addresses.of(f"pod-{number}") for number in range(600)}
+    assert len(given) == 600
+    assert addresses.of("pod-5") == addresses.of("pod-5")

@@ -1,7 +1,6 @@
 """The shim: what a pod starts ends with it, however it ends."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,6 @@ class Shim:
         scratch.mkdir()
         spec = {
             "command": [sys.executable, "-u", "-c", program],
-            "env": dict(os.environ),
             "scratch": str(scratch),
             "log": str(self.log),
             "grace_seconds": grace,
@@ -118,3 +116,11 @@ def test_the_scratch_folder_goes_with_the_pod(tmp_path: Path) -> None:
     shim = Shim(tmp_path, "open('left', 'w').write('x')")
     shim.wait()
     assert not shim.scratch.exists()
+
+
+def test_a_killed_shim_takes_its_command_along(tmp_path: Path) -> None:
+    shim = Shim(tmp_path, "import os, time; print(os.getpid()); time.sleep(600)")
+    command = int(shim.wait_for_line())
+    shim.process.kill()
+    shim.wait()
+    wait_for(lambda: not psutil.pid_exists(command), "the end of the command", seconds=10)

@@ -2,14 +2,12 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +20,17 @@ from support.waiting import wait_for
 
 EXAMPLE: Final = Path(__file__).resolve().parents[2] / "examples" / "quickstart"
 _MARK: Final = "POSTTRAIN_TEST_PIPELINE"
+
+_EXPECTED: Final = {
+    layout.ARTIFACT,
+    layout.MANIFEST,
+    layout.CHECKPOINTS,
+    layout.LOGS,
+    layout.RESULT,
+    layout.SERVER_KEY,
+    ".lock",
+}
+"""What a run folder may hold when its object has finished."""
 
 Json = dict[str, Any]
 
@@ -41,6 +50,24 @@ class Pipeline:
         """Makes the training stages short, with checkpoints in between."""
         self._edit("2-finetune.yaml", sft_steps)
         self._edit("3-rl.yaml", rl_steps)
+
+    def keep(self, *names: str) -> None:
+        """Leaves only these manifests."""
+        for path in (self.folder / "manifests").glob("*.yaml"):
+            if path.name not in names:
+                path.unlink()
+
+    def change(self, name: str, **spec: Any) -> None:
+        """Replaces parts of one manifest's specification."""
+        path = self.folder / "manifests" / name
+        manifest = yaml.safe_load(path.read_text())
+        manifest["spec"] |= spec
+        path.write_text(yaml.safe_dump(manifest))
+
+    def begin_anew(self) -> None:
+        """Forgets every object and what it made; the inputs stay."""
+        shutil.rmtree(self.folder / ".posttrain" / "objects")
+        shutil.rmtree(self.claim / "default")
 
     def start(self) -> None:
         """Starts ``posttrain run`` in the background."""
@@ -108,6 +135,18 @@ class Pipeline:
         """Nothing of the run may outlive it."""
         wait_for(lambda: not self.processes(), f"the end of {self._names()}", seconds=seconds)
 
+    def run_folders(self) -> list[Path]:
+        """The run folder of every object that ever ran."""
+        return sorted((self.claim / "default").glob("*/*"))
+
+    def assert_nothing_is_left_over(self) -> None:
+        """A finished run folder has what a reader may look for, and nothing that a crash or an attempt left."""
+        for folder in self.run_folders():
+            unexpected = {path.name for path in folder.iterdir()} - _EXPECTED
+            assert not unexpected, f"{folder}: {unexpected}"
+            broken = [path.name for path in (folder / layout.CHECKPOINTS).glob("broken-*")]
+            assert len(broken) <= 1, f"{folder}: {broken}"
+
     def assert_artifacts_are_whole(self) -> int:
         """Every artifact under its final name is what its manifest says, byte for byte; returns how many there are."""
         folders = [path.parent for path in self.claim.rglob(layout.MANIFEST)]
@@ -132,12 +171,6 @@ class Pipeline:
         manifest["spec"]["checkpoints"]["everySteps"] = max(1, steps // 4)
         del manifest["spec"]["evaluation"]["everySteps"]
         path.write_text(yaml.safe_dump(manifest))
-
-
-def moments(seed: int, *, count: int, longest: float) -> Iterator[float]:
-    """Random moments, in seconds after a start."""
-    source = random.Random(seed)
-    return (source.uniform(0.2, longest) for _ in range(count))
 
 
 def kill_at(pipeline: Pipeline, moment: float) -> bool:

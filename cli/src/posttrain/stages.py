@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from posttrain_contract import layout
+from posttrain_contract.metrics import EXACT_MATCH, EXACT_MATCH_BEFORE
 from posttrain_operator.api.status import Condition, Status, read_status
 from posttrain_operator.cluster import Json
-
-EXACT_MATCH = "exactMatch"
-EXACT_MATCH_BEFORE = "exactMatchBefore"
 
 
 @dataclass(frozen=True)

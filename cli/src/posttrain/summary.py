@@ -5,15 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.stages import (
+from posttrain_contract.metrics import (
     EXACT_MATCH,
     EXACT_MATCH_BEFORE,
-    Stage,
-    exact_match_scores,
-    number,
-    printable,
-    short_time,
+    FIRST_LOSS,
+    FIRST_REWARD,
+    LOSS,
+    REWARD,
+    ROWS_KEPT,
+    ROWS_READ,
 )
+
+from posttrain.stages import Stage, exact_match_scores, number, printable, short_time
 
 _LOG_LINES = 20
 _LOG_BYTES = 64 * 1024
@@ -34,9 +37,9 @@ def _table(stages: Sequence[Stage]) -> str:
             title: [show(stage.status.metrics) for stage in stages]
             for title, show in (
                 ("ROWS KEPT", _rows),
-                ("LOSS", _change("firstLoss", "loss", 3)),
-                ("REWARD", _change("firstReward", "reward", 3)),
-                ("EXACT MATCH", _change(EXACT_MATCH_BEFORE, EXACT_MATCH, 3)),
+                ("LOSS", _figures(FIRST_LOSS, LOSS)),
+                ("REWARD", _figures(FIRST_REWARD, REWARD)),
+                ("EXACT MATCH", _figures(EXACT_MATCH_BEFORE, EXACT_MATCH)),
                 ("FIGURES", _others),
             )
         },
@@ -46,23 +49,24 @@ def _table(stages: Sequence[Stage]) -> str:
 
 
 def _rows(metrics: Mapping[str, float]) -> str:
-    if "rowsKept" not in metrics:
+    if ROWS_KEPT not in metrics:
         return ""
-    of = f" of {metrics['rowsRead']:,.0f}" if "rowsRead" in metrics else ""
-    return f"{metrics['rowsKept']:,.0f}{of}"
+    of = f" of {metrics[ROWS_READ]:,.0f}" if ROWS_READ in metrics else ""
+    return f"{metrics[ROWS_KEPT]:,.0f}{of}"
 
 
-def _change(before: str, after: str, digits: int) -> Callable[[Mapping[str, float]], str]:
+def _figures(*names: str) -> Callable[[Mapping[str, float]], str]:
+    """Shows those of the figures that there are, such as one before and one after."""
+
     def show(metrics: Mapping[str, float]) -> str:
-        values = [f"{metrics[name]:.{digits}f}" for name in (before, after) if name in metrics]
-        return " -> ".join(values)
+        return " -> ".join(f"{metrics[name]:.3f}" for name in names if name in metrics)
 
     return show
 
 
 def _others(metrics: Mapping[str, float]) -> str:
     """The figures of a stage that has none of those with a column."""
-    if {"rowsKept", "loss", "reward", EXACT_MATCH} & metrics.keys():
+    if {ROWS_KEPT, LOSS, REWARD, EXACT_MATCH} & metrics.keys():
         return ""
     return ", ".join(f"{name} {number(value)}" for name, value in metrics.items())
 

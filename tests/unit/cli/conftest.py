@@ -101,7 +101,7 @@ def write_history() -> Callable[[Path, Sequence[tuple[int, Mapping[str, float]]]
     def write(run_folder: Path, steps: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         path = run_folder / layout.METRICS
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps({"attempt": 1, "step": step, "time": 0.0, "metrics": figures}) for step, figures in steps]
+        lines = [json.dumps({"step": step, "metrics": figures}) for step, figures in steps]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     return write

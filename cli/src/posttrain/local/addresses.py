@@ -7,6 +7,8 @@ from pathlib import Path
 from posttrain_contract import layout
 
 _HOSTS = 254
+_TRIES = 16
+"""Addresses in a row that may be taken; after so many it is no accident, and the stage will name the port."""
 _PORTS = (layout.TELEMETRY_PORT, layout.SERVER_PORT)
 
 
@@ -15,9 +17,9 @@ class Addresses:
 
     def __init__(self, workspace: Path) -> None:
         digest = hashlib.sha256(str(workspace.resolve()).encode()).digest()
-        self._network = f"127.{digest[0] % 200 + 20}.{digest[1]}"
+        self._network = (digest[0] % 200 + 20, digest[1])
         self._given: dict[str, str] = {}
-        self._next = 1
+        self._next = 0
 
     def of(self, pod: str) -> str:
         """The address of a pod."""
@@ -26,13 +28,18 @@ class Addresses:
         return self._given[pod]
 
     def _free(self) -> str:
-        """The next address whose ports nobody holds; with none left the last, whose stage then names the port."""
-        for _ in range(_HOSTS):
-            address = f"{self._network}.{self._next}"
-            self._next = self._next % _HOSTS + 1
-            if address not in self._given.values() and all(_is_free(address, port) for port in _PORTS):
+        """The next address whose ports nobody holds; after ``_TRIES`` the next one all the same."""
+        for _ in range(_TRIES):
+            address = self._take()
+            if all(_is_free(address, port) for port in _PORTS):
                 break
         return address
+
+    def _take(self) -> str:
+        block, host = divmod(self._next, _HOSTS)
+        self._next += 1
+        first, second = self._network
+        return f"127.{first}.{(second + block) % 256}.{host + 1}"
 
 
 def free_port() -> int:

@@ -110,7 +110,8 @@ class LocalCluster:
         return self._addresses.of(pod)
 
     def step(self) -> None:
-        """Lets every controller act once."""
+        """Lets every controller act once. Raises what the kubelet could not tell in a pod's status."""
+        self._kubelet.check()
         for workload in [c for ref, c in self._children.items() if ref.kind in _WORKLOADS]:
             pods = self._pods(workload)
             if "deletionTimestamp" in workload["metadata"]:

@@ -22,6 +22,8 @@ from posttrain.local.addresses import Addresses
 from posttrain.local.mounts import MountError, Mounts
 
 _PROBE_SECONDS: Final = 0.25
+_SECRETS: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Variables that a pod gets only if its template names them."""
 _LONGEST_PAUSE: Final = 30.0
 
 
@@ -45,12 +47,14 @@ class Kubelet:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stops: dict[str, asyncio.Event] = {}
+        self._orders: dict[str, bytes] = {}
 
     def start(self, pod: Json) -> None:
         """Begins to run a pod."""
         uid = pod["metadata"]["uid"]
         self._stops[uid] = asyncio.Event()
-        self._tasks[uid] = asyncio.create_task(self._run(pod))
+        task = self._tasks[uid] = asyncio.create_task(self._run(pod))
+        task.add_done_callback(lambda _: self._changed())
 
     def stop(self, pod: Json) -> None:
         """Asks a pod to end: SIGTERM, and SIGKILL after its grace period. Asking twice changes nothing."""
@@ -65,11 +69,18 @@ class Kubelet:
             self._stops[uid].set()
             self._order(uid, b"kill\n")
 
+    def check(self) -> None:
+        """Raises what a pod's task raised: a defect of this program, which no pod status could tell."""
+        for task in self._tasks.values():
+            if task.done():
+                task.result()
+
     async def join(self) -> None:
         """Waits until every pod has ended."""
-        await asyncio.gather(*self._tasks.values())
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _order(self, uid: str, order: bytes) -> None:
+        self._orders[uid] = order
         process = self._processes.get(uid)
         if process is not None and process.stdin is not None:
             with contextlib.suppress(ConnectionError):
@@ -97,44 +108,47 @@ class Kubelet:
         uid = pod["metadata"]["uid"]
         if self._stops[uid].is_set():
             return _terminated(int(ExitCode.PREEMPTED_UNSAVED), "")
+        ip = self._addresses.of(pod["metadata"]["name"])
         try:
             root = self._mounts.prepare(pod)
+            process = await self._spawn(pod, root, ip)
         except MountError as error:
             return _terminated(*_refusal(str(error)))
-        ip = self._addresses.of(pod["metadata"]["name"])
-        process = await self._spawn(pod, root, ip)
+        except OSError as error:
+            message = f"the workspace cannot be used: {error}; free or mend it, or use another --workspace"
+            return _terminated(*_refusal(message))
         self._processes[uid] = process
-        if self._stops[uid].is_set():
-            self._order(uid, b"term\n")
+        if uid in self._orders:
+            self._order(uid, self._orders[uid])
         self._set_running(pod, ip, restarts)
         probe = asyncio.create_task(self._probe(pod, ip))
-        code = await process.wait()
+        status = await process.wait()
         probe.cancel()
         del self._processes[uid]
         message = (root / layout.TERMINATION_LOG).read_text(encoding="utf-8", errors="replace")
-        return _terminated(code, message)
+        return _terminated(status if status >= 0 else 128 - status, message)
 
     async def _spawn(self, pod: Json, root: Path, ip: str) -> asyncio.subprocess.Process:
         container = pod["spec"]["containers"][0]
         scratch = tempfile.mkdtemp(prefix="posttrain-")
+        environment = _environment(container["env"], ip=ip, scratch=scratch)
         command = [_located(word, root) for word in (*container["command"], *container["args"])]
         log_file = self._log_file(pod)
         log_file.parent.mkdir(parents=True, exist_ok=True)
         spec = {
             "command": [sys.executable if command[0] == "python" else command[0], *command[1:]],
-            "env": _environment(container["env"], ip=ip, scratch=scratch),
             "scratch": scratch,
             "log": str(log_file),
             "grace_seconds": pod["spec"]["terminationGracePeriodSeconds"],
         }
         path = root.parent / "spec.json"
-        path.touch(mode=0o600)
         path.write_text(json.dumps(spec), encoding="utf-8")
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "posttrain.local.shim",
             str(path),
+            env=environment,
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
             pass_fds=[self._lock_descriptor],
@@ -198,11 +212,22 @@ def _located(word: str, root: Path) -> str:
 
 
 def _environment(variables: list[Mapping[str, Any]], *, ip: str, scratch: str) -> dict[str, str]:
-    """The environment of this process plus the container's; a secret comes from the variable of the same name here."""
-    environment = {**os.environ, "TMPDIR": scratch}
+    """The environment of this process plus the container's.
+
+    A secret comes from the variable of the same name here, and only for a pod whose template asks for it. Raises
+    ``MountError`` when it is not set.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    environment["TMPDIR"] = scratch
     for variable in variables:
         if "value" in variable:
             environment[variable["name"]] = scratch if variable["value"] == "/tmp" else variable["value"]  # noqa: S108
         elif "fieldRef" in variable["valueFrom"]:
             environment[variable["name"]] = ip
+        elif variable["name"] in os.environ:
+            environment[variable["name"]] = os.environ[variable["name"]]
+        else:
+            raise MountError(
+                f"run.secrets: `posttrain run` takes {variable['name']} from your environment; set it there"
+            )
     return environment

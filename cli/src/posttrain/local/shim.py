@@ -19,14 +19,16 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _POLL_SECONDS: Final = 0.1
 
 
 def main(spec_path: str) -> int:
     """Runs the command of a spec file to its end and returns its exit status, 128 + N for signal N."""
     spec: dict[str, Any] = json.loads(Path(spec_path).read_text(encoding="utf-8"))
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -41,11 +43,10 @@ def _run(spec: dict[str, Any]) -> int:
         process = subprocess.Popen(  # noqa: S603 - the pod template's command
             spec["command"],
             cwd=spec["scratch"],
-            env=spec["env"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=_default_signals,  # noqa: PLW1509 - this process has one thread
+            preexec_fn=_before_command,  # noqa: PLW1509 - this process has one thread
         )
     deadline: float | None = None
     while (status := process.poll()) is None:
@@ -58,7 +59,13 @@ def _run(spec: dict[str, Any]) -> int:
     return 128 - status if status < 0 else status
 
 
-def _default_signals() -> None:
+def _prctl(option: int, value: int) -> None:
+    _LIBC.prctl(option, value, 0, 0, 0)
+
+
+def _before_command() -> None:
+    """In the new process: it dies with the shim, and gets the signals that the shim ignores."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 

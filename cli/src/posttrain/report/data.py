@@ -1,20 +1,18 @@
 """What the report shows of each stage, read from its run folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from posttrain_contract import layout
 from posttrain_contract.artifact import InputEntry, Manifest
-from posttrain_contract.progress import HistoryLine, SampleLine
-from pydantic import BaseModel, ValidationError
+from posttrain_contract.metrics import EXACT_MATCH, LOSS, REWARD
+from posttrain_contract.progress import SampleLine, read_history, read_lines
+from pydantic import ValidationError
 
 from posttrain.stages import Stage
 
-M = TypeVar("M", bound=BaseModel)
-
-_FIRST_CURVES = ("loss", "reward", "exactMatch")
+_FIRST_CURVES = (LOSS, REWARD, EXACT_MATCH)
 _MOST_CURVES = 12
 _MOST_SAMPLES = 6
 _LONGEST_TEXT = 1500
@@ -81,18 +79,12 @@ def _inputs(stage: Stage) -> Mapping[str, InputEntry]:
 
 
 def read_curves(path: Path) -> list[Curve]:
-    """The figures of a history with at least two steps, the important ones first; at most twelve.
-
-    Of two values for one step the later line holds: a resumed run repeats the steps since its checkpoint.
-    """
-    figures: dict[str, dict[int, float]] = {}
-    for line in _lines(path, HistoryLine):
-        for name, value in line.metrics.items():
-            figures.setdefault(name, {})[line.step] = value
+    """The figures of a history with at least two steps, the important ones first; at most twelve."""
+    figures = read_history(path)
     names = [name for name in figures if len(figures[name]) > 1]
     ranks = {name: rank for rank, name in enumerate(_FIRST_CURVES)}
     names.sort(key=lambda name: (ranks.get(name, len(ranks)), name))
-    return [Curve(name, tuple(sorted(figures[name].items()))) for name in names[:_MOST_CURVES]]
+    return [Curve(name, tuple(figures[name].items())) for name in names[:_MOST_CURVES]]
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -101,7 +93,7 @@ def read_samples(path: Path) -> list[Sample]:
     Tasks whose correctness changed come first. Long texts are cut.
     """
     answers: dict[tuple[str, str], dict[int, Answer]] = {}
-    for line in _lines(path, SampleLine):
+    for line in read_lines(path, SampleLine):
         answer = Answer(line.step, _cut(line.completion), line.correct)
         answers.setdefault((line.prompt, line.gold), {})[line.step] = answer
     samples = [
@@ -115,15 +107,3 @@ def read_samples(path: Path) -> list[Sample]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}… ({len(text):,} characters)"
-
-
-def _lines(path: Path, model: type[M]) -> Iterator[M]:
-    """The lines of a file that hold what they should; a process that was killed leaves half a line."""
-    if not path.is_file():
-        return
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                yield model.model_validate_json(line)
-            except ValidationError:
-                continue
