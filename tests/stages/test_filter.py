@@ -19,9 +19,14 @@ from posttrain_contract.filter import FilterSpec
 from posttrain_contract.result import StageResult
 from posttrain_contract.stage import FilterStage, ResolvedInput
 from posttrain_filter.rows import JsonlRange, SourceFile
-from posttrain_filter.source import share
+from posttrain_filter.source import find_files, share
+from posttrain_filter.work import filter_rows
+from posttrain_runtime import store
 from posttrain_runtime.store import damage, read_manifest
+from support.readers import read_by_the_operator
+from support.recording import leaves, recorded
 from support.stages import StageProcess, run_facts, start_stage_process
+from support.tiny import context_in_process
 
 BY_LABEL = {"column": "pass_rate", "max": 0.5}
 SOURCE = "inputs/source"
@@ -299,6 +304,18 @@ def test_an_artifact_is_read_by_its_manifest(tmp_path: Path) -> None:
     assert result.reason == "InputDamaged"
 
 
+def test_the_filter_leaves_hashing_its_source_to_the_start_of_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_source(tmp_path, {"a.jsonl": problems(10)})
+    run(tmp_path)
+    hashed: list[Path] = []
+    monkeypatch.setattr(store, "sha256", hashed.append)
+    found = find_files(run_folder(tmp_path) / layout.ARTIFACT, ResolvedInput(uri="pvc://x", path="x"))
+    assert [file.name for file in found] == ["part-00000.jsonl"]
+    assert not hashed
+
+
 def dataset_digest(root: Path) -> str:
     """One hash over names and bytes of the published files."""
     digest = hashlib.sha256()
@@ -405,6 +422,15 @@ def test_a_stop_request_ends_the_work_and_the_next_attempt_completes_it(tmp_path
     result = start(configure({}, attempt=2), tmp_path).wait()
     assert result.artifact is not None
     assert result.artifact.rows == len(rows)
+
+
+def test_every_field_is_read_by_the_filter_or_the_operator(tmp_path: Path) -> None:
+    write_source(tmp_path, {"a.jsonl": [{"pass_rate": 0.1, "q": "1 + 1"}, {"q": "no rate"}]})
+    config = configure({"byLabel": {**BY_LABEL, "min": 0}, "columns": {"problem": "q"}})
+    seen: set[str] = set()
+    watched = config.model_copy(update={"spec": recorded(config.spec, seen)})
+    assert filter_rows(context_in_process(watched, tmp_path)).staged is not None
+    assert seen | read_by_the_operator(config.spec) == set(leaves(config.spec))
 
 
 def test_the_shares_of_all_workers_are_the_whole() -> None:

@@ -1,6 +1,7 @@
 """The fine-tuning stage as a process: what it publishes, how it stops and goes on, what it says of bad input."""
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.result import StageResult
 from posttrain_runtime.store import damage, read_manifest
 from safetensors.numpy import load_file
-from support.stages import run_stage_process, start_stage_process
+from support.processes import children, environment
+from support.stages import phase, pod_address, run_stage_process, start_stage_process
 from support.tiny import finetune_config, history, mount, run_folder, steps_done, write_jsonl
 from support.waiting import wait_for
 
@@ -68,7 +70,7 @@ def copy(tmp_path: Path) -> Callable[[Path], Path]:
 def test_a_full_fine_tuning_publishes_a_model_that_loads(undisturbed: tuple[Path, StageResult]) -> None:
     root, result = undisturbed
     assert result.outcome == "Succeeded"
-    assert result.step == STEPS
+    assert result.metrics["steps"] == STEPS
     assert result.metrics["loss"] < result.metrics["firstLoss"]
     assert 0 <= result.metrics["exactMatchBefore"] <= 1
     assert 0 <= result.metrics["exactMatch"] <= 1
@@ -121,9 +123,10 @@ def test_a_stop_request_saves_a_sealed_checkpoint_and_publishes_nothing(preempte
     root, result = preempted
     assert result.outcome == "Preempted"
     assert result.exit_code is ExitCode.PREEMPTED
-    assert result.step is not None
-    assert 25 <= result.step < STEPS
-    checkpoint = run_folder(root, KIND) / layout.CHECKPOINTS / f"checkpoint-{result.step}"
+    step = steps_done(root, KIND)
+    assert 25 <= step < STEPS
+    assert f"at step {step} after saving a checkpoint" in result.message
+    checkpoint = run_folder(root, KIND) / layout.CHECKPOINTS / f"checkpoint-{step}"
     assert (checkpoint / layout.COMPLETE).is_file()
     assert read_manifest(run_folder(root, KIND)) is None
     assert not artifact(root).exists()
@@ -133,13 +136,14 @@ def test_a_resumed_run_ends_with_the_very_weights_of_an_undisturbed_one(
     undisturbed: tuple[Path, StageResult], preempted: tuple[Path, StageResult], copy: Callable[[Path], Path]
 ) -> None:
     root = copy(preempted[0])
+    saved = steps_done(root, KIND)
     result = run_stage_process(undisturbed_config(attempt=2), root)
-    assert result.resumed_from == f"checkpoint-{preempted[1].step}"
+    assert result.resumed_from == f"checkpoint-{saved}"
     assert same_weights(weights(root), weights(undisturbed[0]))
     assert result.metrics == undisturbed[1].metrics
 
 
-def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_it_is_used(
+def test_a_truncated_checkpoint_is_passed_over_for_the_one_before_it(
     undisturbed: tuple[Path, StageResult], preempted: tuple[Path, StageResult], copy: Callable[[Path], Path]
 ) -> None:
     root = copy(preempted[0])
@@ -149,7 +153,7 @@ def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_it_is_used(
         file.truncate(100)
     result = run_stage_process(undisturbed_config(attempt=2), root)
     assert result.resumed_from == before.name
-    assert (folder / f"broken-{newest.name}").is_dir()
+    assert not list(folder.glob(f"*{newest.name}*")), "a damaged checkpoint is removed with the old ones"
     assert same_weights(weights(root), weights(undisturbed[0]))
 
 
@@ -162,7 +166,7 @@ def test_a_run_that_died_after_its_last_step_publishes_without_another_step(
     shutil.rmtree(artifact(root))
     result = run_stage_process(undisturbed_config(attempt=2), root)
     assert result.outcome == "Succeeded"
-    assert result.step == STEPS
+    assert result.metrics["steps"] == STEPS
     assert result.metrics == undisturbed[1].metrics
     assert same_weights(weights(root), expected)
 
@@ -177,13 +181,28 @@ def test_two_processes_compute_the_losses_of_one_with_the_same_global_batch_and_
     stage.process.send_signal(signal.SIGTERM)
     result = stage.wait()
     assert result.exit_code is ExitCode.PREEMPTED
-    assert result.step is not None
-    checkpoint = run_folder(root, KIND) / layout.CHECKPOINTS / f"checkpoint-{result.step}"
+    last = steps_done(root, KIND)
+    checkpoint = run_folder(root, KIND) / layout.CHECKPOINTS / f"checkpoint-{last}"
     assert json.loads((checkpoint / layout.COMPLETE).read_text(encoding="utf-8"))["worldSize"] == 2
     ours, theirs = history(root, KIND), history(undisturbed[0], KIND)
-    for step in range(1, result.step + 1):
+    for step in range(1, last + 1):
         assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-4)
     assert ours[0]["exactMatch"] == theirs[0]["exactMatch"]
+
+
+def test_a_process_that_is_lost_while_the_model_is_evaluated_is_a_lost_peer(tiny_inputs: Path, tmp_path: Path) -> None:
+    root, address = mount(tmp_path / "lost", tiny_inputs), pod_address()
+    tasks = {"uri": "pvc://posttrain/any", "columns": {"prompt": "problem", "answer": "answer"}}
+    evaluation = {"generate": {"dataset": tasks, "maxNewTokens": 64, "batchSize": 1}}
+    config = finetune_config(steps=1, evaluation=evaluation, distributed={"processesPerNode": 2})
+    stage = start_stage_process(config, root, env={"PET_NNODES": "1", "PET_NPROC_PER_NODE": "2", "POD_IP": address})
+    wait_for(lambda: phase(address) == "evaluating", "the first evaluation")
+    (launcher,) = children(stage.process.pid)
+    second = next(rank for rank in children(launcher) if environment(rank).get("RANK") == "1")
+    os.kill(second, signal.SIGKILL)
+    result = stage.wait()
+    assert result.exit_code is ExitCode.PEER_LOST, result.message
+    assert result.message.startswith("spec.distributed: ")
 
 
 @pytest.mark.parametrize("merge", [True, False])
@@ -199,6 +218,9 @@ def test_an_adapter_is_published_merged_or_alone(tiny_inputs: Path, tmp_path: Pa
         assert base.keys() == tuned.keys()
         assert changed == {name for name in base if "q_proj" in name or "v_proj" in name}
     else:
+        assert result.artifact is not None
+        saved = load_file(artifact(root) / "adapter_model.safetensors")
+        assert result.artifact.parameters == sum(tensor.size for tensor in saved.values())
         settings = json.loads((artifact(root) / "adapter_config.json").read_text(encoding="utf-8"))
         assert settings["r"] == 4
         assert settings["base_model_name_or_path"] == "pvc://posttrain/inputs/base-model"

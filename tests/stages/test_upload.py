@@ -22,8 +22,12 @@ from posttrain_contract.upload import TRAINING_DATA_INPUT, UploadSpec
 from posttrain_runtime import store
 from posttrain_runtime.files import write_atomically
 from posttrain_runtime.store import Staged
+from posttrain_upload.work import upload
 from support.hub import Fault, StandInHub, stand_in_hub
+from support.readers import read_by_the_operator
+from support.recording import leaves, recorded
 from support.stages import run_facts, run_stage_process
+from support.tiny import context_in_process
 
 TOKEN = "hf_canary_0123456789"
 ROWS = [{"problem": f"{n} + {n}?", "rate": n / 2 if n % 2 else n // 2, "note": None, "n": n} for n in range(40)]
@@ -77,20 +81,24 @@ def resolved(root: Path, folder: Path) -> ResolvedInput:
     return ResolvedInput(uri=f"pvc://{path}", path=path)
 
 
-def run(
-    root: Path, source: Path, *, data: Path | None = None, hub: str | None = None, token: str = TOKEN, **spec: Any
-) -> StageResult:
-    """Runs an upload of the source."""
+def configure(
+    root: Path, source: Path, *, data: Path | None = None, hub: str | None = None, **spec: Any
+) -> UploadStage:
+    """An upload of the source."""
     inputs = {"source": resolved(root, source)}
     document = {"source": {"uri": "pvc://store/source"}, "repository": {"id": "acme/thing"}, **spec}
     if data is not None:
         inputs[TRAINING_DATA_INPUT] = resolved(root, data)
         repository = {"id": "acme/thing-data"}
         document["trainingData"] = {"source": {"uri": "pvc://store/data"}, "repository": repository}
-    config = UploadStage(run=run_facts("UploadJob", inputs=inputs), spec=UploadSpec.parse(document), hub_endpoint=hub)
+    return UploadStage(run=run_facts("UploadJob", inputs=inputs), spec=UploadSpec.parse(document), hub_endpoint=hub)
+
+
+def run(root: Path, source: Path, *, token: str = TOKEN, **settings: Any) -> StageResult:
+    """Runs an upload of the source."""
     address = "127." + ".".join(str(random.randint(1, 254)) for _ in range(3))
     env = {"POD_IP": address, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-    return run_stage_process(config, root, env=env)
+    return run_stage_process(configure(root, source, **settings), root, env=env)
 
 
 def folder_of(root: Path) -> Path:
@@ -336,3 +344,21 @@ def test_the_token_appears_nowhere(tmp_path: Path, hub: StandInHub) -> None:
     run(tmp_path, make_model(tmp_path), hub=hub.url)
     forget = [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
     assert forget == []
+
+
+@pytest.mark.filterwarnings("default")
+def test_every_field_is_read_by_the_upload_or_the_operator(
+    tmp_path: Path, hub: StandInHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    # The library has read its variables before.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    config = configure(tmp_path, make_model(tmp_path), data=make_dataset(tmp_path, ROWS), hub=hub.url, card={})
+    seen: set[str] = set()
+    watched = config.model_copy(update={"spec": recorded(config.spec, seen)})
+    hashed: list[Path] = []
+    monkeypatch.setattr(store, "sha256", hashed.append)
+    assert upload(context_in_process(watched, tmp_path)).staged is not None
+    assert not hashed, "the start of the stage has done that"
+    assert seen | read_by_the_operator(config.spec) == set(leaves(config.spec))

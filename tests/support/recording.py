@@ -1,9 +1,11 @@
 """Which fields of a configuration a program reads."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from posttrain_contract.base import Model
+
+M = TypeVar("M", bound=Model)
 
 
 def leaves(model: Model, prefix: str = "") -> Iterator[str]:
@@ -17,38 +19,37 @@ def leaves(model: Model, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-class Recording:
-    """Stands for a model and notes every field that is read, by the paths of ``leaves``."""
+def recorded(model: M, seen: set[str], prefix: str = "") -> M:
+    """A copy of a model that adds to ``seen`` every field that is read, by the paths of ``leaves``.
 
-    def __init__(self, model: Model, seen: set[str], prefix: str = "") -> None:
-        self._model = model
-        self._seen = seen
-        self._prefix = prefix
+    It is of the model's own type, so that programs can build it into others. Writing such a whole down as JSON, as for
+    a ConfigMap or a digest, reads nothing: what is only passed on has no reader yet.
+    """
+    original = type(model)
+    paths = {name: prefix + name for name in original.model_fields if not _has_models(getattr(model, name))}
 
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._model, name)
-        if name not in type(self._model).model_fields:
-            return value
-        path = f"{self._prefix}{name}"
-        if isinstance(value, Model):
-            return Recording(value, self._seen, f"{path}.")
-        if isinstance(value, tuple) and value and isinstance(value[0], Model):
-            return tuple(Recording(item, self._seen, f"{path}.") for item in value)
-        self._seen.add(path)
-        return value
+    def read(self: Any, name: str) -> Any:
+        if name in paths:
+            seen.add(paths[name])
+        return original.__getattribute__(self, name)
 
-    def model_dump(self) -> dict[str, Any]:
-        """A dump reads everything below."""
-        self._seen.update(leaves(self._model, self._prefix))
-        return self._model.model_dump()
+    def dump(self: Any, **_: Any) -> dict[str, Any]:
+        """Whoever asks for a dump of a part, uses all of it."""
+        seen.update(leaves(model, prefix))
+        return model.model_dump()
+
+    unchecked = classmethod(lambda cls: iter(()))  # rules between fields look at them, and use none
+    body = {"__getattribute__": read, "model_dump": dump, "all_rules": unchecked, "__module__": __name__}
+    copy: Any = type(f"Recorded{original.__name__}", (original,), body)
+    fields = {name: _recorded(getattr(model, name), seen, f"{prefix}{name}.") for name in original.model_fields}
+    return cast("M", copy.model_construct(**fields))
 
 
-class RecordedConfig:
-    """A stage configuration whose specification is recorded; its digest reads all fields and proves nothing."""
+def _has_models(value: Any) -> bool:
+    return isinstance(value, Model) or (isinstance(value, tuple) and bool(value) and isinstance(value[0], Model))
 
-    def __init__(self, config: Any, seen: set[str]) -> None:
-        self._config = config
-        self.spec = Recording(config.spec, seen)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._config, name)
+def _recorded(value: Any, seen: set[str], prefix: str) -> Any:
+    if isinstance(value, Model):
+        return recorded(value, seen, prefix)
+    return tuple(recorded(item, seen, prefix) for item in value) if _has_models(value) else value

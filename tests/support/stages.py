@@ -1,5 +1,7 @@
 """Runs stage programs as the pods do: a real process, a configuration file under a mount root, a termination log."""
 
+import http.client
+import json
 import os
 import random
 import subprocess
@@ -49,6 +51,18 @@ class StageProcess:
 def pod_address() -> str:
     """A loopback address of its own for each pod, so that their ports never collide."""
     return "127." + ".".join(str(random.randint(1, 254)) for _ in range(3))
+
+
+def phase(address: str) -> str:
+    """What the stage says it is doing; empty when nobody answers."""
+    connection = http.client.HTTPConnection(address, layout.TELEMETRY_PORT, timeout=5)
+    try:
+        connection.request("GET", "/progress")
+        return str(json.loads(connection.getresponse().read()).get("phase", ""))
+    except OSError:
+        return ""
+    finally:
+        connection.close()
 
 
 def run_facts(kind: str, *, inputs: Mapping[str, Any] | None = None, attempt: int = 1) -> RunFacts:

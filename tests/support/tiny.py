@@ -139,10 +139,10 @@ def steps_done(root: Path, kind: str) -> int:
 
 
 def context_in_process(config: Any, root: Path) -> StageContext[Any]:
-    """A context to call a trainer's function in the test's own process."""
+    """A context to call a stage's function in the test's own process."""
     scratch = root / "scratch"
     scratch.mkdir()
     metrics = root / config.run.folder / layout.METRICS
     metrics.parent.mkdir(parents=True, exist_ok=True)
-    progress = ProgressReporter(scratch / "progress.json", history=metrics, attempt=1)
+    progress = ProgressReporter(scratch / "progress.json", history=metrics)
     return StageContext(config=config, config_path=root / layout.CONFIG_FILE, scratch=scratch, progress=progress)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
+from posttrain_contract.metrics import KEPT_PERCENT, LOSS, REWARD, UPLOADED_PERCENT
 from posttrain_contract.progress import Progress
 
 from posttrain_operator.api.status import (
@@ -21,10 +22,10 @@ from posttrain_operator.plan.attempts import FREE_OUTCOMES
 from posttrain_operator.plan.types import Plan, State
 
 _HEADLINES = (
-    ("reward", "reward", "{:.2f}"),
-    ("loss", "loss", "{:.3f}"),
-    ("keptPercent", "kept", "{:.0f}%"),
-    ("uploadedPercent", "uploaded", "{:.0f}%"),
+    (REWARD, "reward", "{:.2f}"),
+    (LOSS, "loss", "{:.3f}"),
+    (KEPT_PERCENT, "kept", "{:.0f}%"),
+    (UPLOADED_PERCENT, "uploaded", "{:.0f}%"),
 )
 """The figure that matters, by what the stage reports: (metric, word, format)."""
 _MAX_FIGURE = 12

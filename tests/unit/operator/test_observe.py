@@ -101,6 +101,13 @@ def test_a_pod_that_ended_tells_status_reason_time_and_result() -> None:
     assert pod.result.exit_code is ExitCode.DATA
 
 
+def test_a_result_of_a_newer_stage_is_read_as_far_as_it_is_known() -> None:
+    message = '{"outcome": "Failed", "exitCode": 64, "reason": "MissingColumn", "mood": "sad"}'
+    result = observe_pod(pod_object(state={"terminated": {"exitCode": 64, "message": message}})).result
+    assert result is not None
+    assert result.reason == "MissingColumn"
+
+
 def test_a_server_that_is_restarted_tells_how_it_ended_last() -> None:
     pod = observe_pod(pod_object(state={"running": {}}, last={"terminated": {"exitCode": 137, "reason": "OOMKilled"}}))
     assert (pod.exit_code, pod.reason, pod.alive, pod.failed) == (137, "OOMKilled", True, True)

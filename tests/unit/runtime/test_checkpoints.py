@@ -1,6 +1,8 @@
 """Checkpoints: one counts once it is sealed and whole; broken ones are set aside, foreign ones refused."""
 
+import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_runtime import checkpoints
 from posttrain_runtime.errors import StageError
+from support.crashes import crashes_at
 
 DIGEST = "d" * 64
 
@@ -72,13 +75,78 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
     assert path.is_dir()
 
 
-def test_rotation_keeps_the_newest_and_touches_nothing_else(tmp_path: Path) -> None:
+def test_rotation_keeps_the_newest_and_what_is_newer_than_they(tmp_path: Path) -> None:
     for step in (5, 10, 100, 20):
         save(tmp_path, step)
+    save(tmp_path, 50, seal=False)
     save(tmp_path, 200, seal=False)
     (tmp_path / "notes").mkdir()
     checkpoints.rotate(tmp_path, keep=2)
-    assert names(tmp_path) == ["checkpoint-100", "checkpoint-20", "checkpoint-200", "notes"]
+    assert names(tmp_path) == ["checkpoint-100", "checkpoint-20", "checkpoint-200", "checkpoint-50", "notes"]
+
+
+def test_rotation_removes_what_killed_processes_left_before_them(tmp_path: Path) -> None:
+    for _ in range(2):  # killed twice while saving the same step
+        save(tmp_path, 10, seal=False)
+        checkpoints.newest(tmp_path, config_digest=DIGEST)
+    save(tmp_path, 15, seal=False)
+    save(tmp_path, 20)
+    assert names(tmp_path) == ["broken-checkpoint-10", "broken-checkpoint-10.2", "checkpoint-15", "checkpoint-20"]
+    checkpoints.rotate(tmp_path, keep=2)
+    assert names(tmp_path) == ["checkpoint-20"]
+
+
+def test_rotation_without_a_whole_checkpoint_removes_nothing(tmp_path: Path) -> None:
+    save(tmp_path, 10, seal=False)
+    checkpoints.rotate(tmp_path, keep=1)
+    assert names(tmp_path) == ["checkpoint-10"]
+
+
+def save_and_rotate(folder: Path, step: int) -> None:
+    """What a trainer does every so many steps."""
+    save(folder, step)
+    checkpoints.rotate(folder, keep=2)
+
+
+def resume_and_go_on(folder: Path) -> int:
+    """What the next attempt does: it trains from the newest checkpoint, two savings further. Returns where it began."""
+    found = checkpoints.newest(folder, config_digest=DIGEST)
+    assert found is not None
+    assert (found / "model.safetensors").stat().st_size == 100
+    step = int(found.name.removeprefix("checkpoint-"))
+    for later in (step + 10, step + 20):
+        save_and_rotate(folder, later)
+    return step
+
+
+def test_a_crash_at_any_moment_of_saving_leaves_the_one_before_and_no_litter(tmp_path: Path) -> None:
+    for change in itertools.count(1):
+        folder = tmp_path / str(change)
+        folder.mkdir()
+        for step in (10, 20):
+            save(folder, step)
+        crashed = crashes_at(change, folder, partial(save_and_rotate, folder, 30))
+        begun = resume_and_go_on(folder)
+        assert begun in (20, 30)
+        assert names(folder) == [f"checkpoint-{begun + 10}", f"checkpoint-{begun + 20}"]
+        if not crashed:
+            assert begun == 30
+            assert change > 10, "the crashes did not reach the steps of sealing and rotating"
+            return
+
+
+def test_a_crash_at_any_moment_of_resuming_does_no_harm(tmp_path: Path) -> None:
+    for change in itertools.count(1):
+        folder = tmp_path / str(change)
+        folder.mkdir()
+        save(folder, 10)
+        save(folder, 20, seal=False)
+        crashed = crashes_at(change, folder, partial(checkpoints.newest, folder, config_digest=DIGEST))
+        assert resume_and_go_on(folder) == 10
+        assert "checkpoint-20" in names(folder)
+        if not crashed:
+            assert change > 2, "the crashes did not reach the steps of setting aside"
+            return
 
 
 def test_rotation_with_few_checkpoints_removes_none(tmp_path: Path) -> None:

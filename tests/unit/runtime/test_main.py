@@ -1,5 +1,6 @@
 """The life of a stage: whatever happens, there is one result with a cause, and an exit status that agrees with it."""
 
+import itertools
 import json
 import logging
 import os
@@ -8,8 +9,8 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from posttrain_contract import layout
@@ -17,11 +18,13 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.filter import FilterSpec
 from posttrain_contract.result import MAX_RESULT_BYTES, StageResult
 from posttrain_contract.stage import FilterStage, ResolvedInput
-from posttrain_runtime import store
+from posttrain_runtime import files, store, telemetry
 from posttrain_runtime.context import Finished, StageContext
-from posttrain_runtime.errors import StageError
+from posttrain_runtime.errors import Preempted, StageError
+from posttrain_runtime.files import sha256
 from posttrain_runtime.main import run_stage
 from posttrain_runtime.store import Staged
+from support.crashes import crashes_at
 from support.stages import run_facts
 
 Work = Callable[[StageContext[FilterStage]], Finished]
@@ -30,7 +33,8 @@ FOLDER = "store/test/filterjob/test-0"
 
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An address of this test alone; signal handlers and loggers are put back."""
+    """An address of this test alone and an endpoint that closes at once; signal handlers and loggers are put back."""
+    monkeypatch.setattr(telemetry, "_CLOSING_SECONDS", 0.002)
     monkeypatch.setenv("POD_IP", "127." + ".".join(str(random.randint(1, 254)) for _ in range(3)))
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -268,7 +272,7 @@ def test_a_stop_request_without_a_checkpoint_is_a_preemption(tmp_path: Path, num
         raise AssertionError("not stopped")
 
     result = run(tmp_path, work)
-    assert (result.outcome, result.exit_code) == ("Preempted", 144)
+    assert (result.outcome, result.exit_code, result.message) == ("Preempted", 144, "stopped on request")
     assert result.exit_code.preempted
     assert StageResult.model_validate_json((tmp_path / FOLDER / layout.RESULT).read_bytes()) == result
 
@@ -277,6 +281,11 @@ def test_a_port_that_is_taken_is_a_retriable_failure(tmp_path: Path) -> None:
     with socket.create_server((os.environ["POD_IP"], layout.TELEMETRY_PORT)):
         result = run(tmp_path, unexpected)
     assert (result.exit_code, result.reason) == (ExitCode.PORT_TAKEN, "PortTaken")
+
+
+def test_a_preemption_tells_how_far_it_came(tmp_path: Path) -> None:
+    result = run(tmp_path, fail(Preempted(saved=True, step=7)))
+    assert (result.exit_code, result.message) == (143, "stopped on request at step 7 after saving a checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -314,13 +323,76 @@ def test_a_result_fits_into_a_termination_message(tmp_path: Path, text: str) -> 
     assert result.message.startswith(f"ValueError: {text[:100]}")
 
 
-def test_the_work_can_name_a_folder_that_goes_after_publishing(tmp_path: Path) -> None:
-    def work(context: StageContext[FilterStage]) -> Finished:
-        scratch = context.folder / "work"
-        scratch.mkdir()
-        finished: Any = publish("new")(context)
-        return Finished(staged=finished.staged, obsolete=scratch)
+def publish_from_work_area(context: StageContext[FilterStage]) -> Finished:
+    """Work that leaves something in the folder that pods share."""
+    context.work_area.mkdir(exist_ok=True)
+    (context.work_area / "unit").write_bytes(b"")
+    return publish("new")(context)
 
-    run(tmp_path, work)
+
+def litter(root: Path) -> list[str]:
+    """What is in the run folder and should not be there after a run."""
+    expected = {".lock", "artifact", "artifact.json", "logs", "result.json"}
+    return sorted({path.name for path in (root / FOLDER).iterdir()} - expected)
+
+
+def test_the_work_area_goes_once_the_artifact_is_published(tmp_path: Path) -> None:
+    run(tmp_path, publish_from_work_area)
     assert published(tmp_path) == "new"
-    assert not (tmp_path / FOLDER / "work").exists()
+    assert not litter(tmp_path)
+
+
+@pytest.mark.parametrize("earlier", ["nothing", "another configuration"])
+def test_whenever_a_stage_is_killed_the_next_attempt_publishes_and_leaves_no_litter(
+    tmp_path: Path, earlier: str
+) -> None:
+    littered = set()
+    for change in itertools.count(1):
+        root = tmp_path / str(change)
+        root.mkdir()
+        if earlier != "nothing":
+            run(root, publish("old"), config=configure(maximum=0.7))
+        crashed = crashes_at(change, root / FOLDER, partial(run, root, publish_from_work_area))
+        if (root / FOLDER).exists():
+            littered.update(litter(root))
+        assert run(root, publish_from_work_area, config=configure(attempt=2)).outcome == "Succeeded"
+        assert published(root) == "new"
+        assert not litter(root), f"killed at change {change}"
+        if not crashed:
+            break
+    kinds = {"probe", "artifact.json", "staging-1-0", "work", "result.json"}
+    assert {kind for kind in kinds for name in littered if kind in name} == kinds, "the crashes missed some steps"
+
+
+def test_what_other_pods_are_writing_is_left_alone(tmp_path: Path) -> None:
+    others = [tmp_path / FOLDER / name for name in (".staging-1-1", "server.key", ".server.key.0123456789abcdef.tmp")]
+    for path in others:
+        path.mkdir(parents=True)
+    run(tmp_path, publish("new"))
+    assert all(path.exists() for path in others)
+
+
+def test_an_input_is_hashed_before_the_work_whether_or_not_its_digest_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = tmp_path / "inputs/made"
+    (upstream / ".staging").mkdir(parents=True)
+    (upstream / ".staging/a.txt").write_text("x", encoding="utf-8")
+    staged = Staged(upstream / ".staging", "dataset")
+    store.publish(upstream, staged, store.describe(staged, config_digest="0" * 64, inputs={}))
+    hashed: list[Path] = []
+
+    def note(path: Path) -> str:
+        hashed.append(path)
+        return sha256(path)
+
+    monkeypatch.setattr(store, "sha256", note)
+    monkeypatch.setattr(files, "sha256", note)
+    source = ResolvedInput(uri="pvc://inputs/made/artifact", path="inputs/made/artifact")
+    config = configure(inputs={"source": source})
+    assert run(tmp_path, fail(StageError(ExitCode.DATA, "Begun", "begun")), config=config).reason == "Begun"
+    assert hashed == [upstream / "artifact/a.txt"]
+    (upstream / "artifact/a.txt").write_text("y", encoding="utf-8")
+    result = run(tmp_path, unexpected, config=config)
+    assert result.reason == "InputDamaged"
+    assert result.message.startswith("spec.source: ")

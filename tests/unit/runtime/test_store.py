@@ -3,8 +3,8 @@
 import hashlib
 import itertools
 import os
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,9 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_runtime import store
 from posttrain_runtime.errors import StageError
 from posttrain_runtime.store import Staged
+from support.crashes import crashes_at
 
 OLD, NEW = "0" * 64, "1" * 64
-KILLED = 9
-CHANGES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
 
 
 def stage_files(run_folder: Path, content: str, *, name: str = ".staging-1-0") -> Staged:
@@ -43,28 +42,6 @@ def read_published(run_folder: Path) -> str | None:
         return None
     assert store.damage(run_folder, manifest, hashes=True) is None
     return (run_folder / layout.ARTIFACT / "a.txt").read_text(encoding="utf-8")
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """Runs work in a forked process. Returns its exit status."""
-    if (pid := os.fork()) == 0:
-        try:
-            work()
-        except BaseException:  # noqa: BLE001 - the child must never run the parent's tests
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def die_at(change: int, folder: Path) -> None:
-    """Makes this process end without a word at its n-th change below a folder."""
-    seen = itertools.count(1)
-
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        if event in CHANGES and str(folder) in str(arguments[0]) and next(seen) == change:
-            os._exit(KILLED)
-
-    sys.addaudithook(watch)
 
 
 def test_a_published_artifact_proves_itself(tmp_path: Path) -> None:
@@ -95,12 +72,7 @@ def test_a_crash_at_any_moment_leaves_all_or_nothing(tmp_path: Path, earlier: st
         if earlier == "a leftover":
             (run_folder / layout.MANIFEST).unlink()
         staged = stage_files(run_folder, "new")
-
-        def work(change: int = change, run_folder: Path = run_folder, staged: Staged = staged) -> None:
-            die_at(change, run_folder)
-            publish(run_folder, staged)
-
-        status = in_child(work)
+        crashed = crashes_at(change, run_folder, partial(publish, run_folder, staged))
         assert read_published(run_folder) in (
             {"old", "new", None} if earlier == "another configuration" else {"new", None}
         )
@@ -108,10 +80,9 @@ def test_a_crash_at_any_moment_leaves_all_or_nothing(tmp_path: Path, earlier: st
             staged = stage_files(run_folder, "new")
         publish(run_folder, staged)
         assert read_published(run_folder) == "new"
-        if status == 0:
+        if not crashed:
             assert change > 5, "the crashes did not reach the steps of publishing"
             return
-        assert status == KILLED
 
 
 def test_of_several_who_publish_at_once_the_first_wins_and_readers_never_see_less(tmp_path: Path) -> None:
@@ -185,7 +156,7 @@ def test_an_input_is_checked_before_it_is_used(
     publish(tmp_path, stage_files(tmp_path, "new"))
     spoil(tmp_path)
     with pytest.raises(StageError, match=sentence) as caught:
-        store.open_artifact(tmp_path / layout.ARTIFACT, field="spec.model", uri="pvc://x", digest=None)
+        store.check_artifact(tmp_path / layout.ARTIFACT, field="spec.model", uri="pvc://x", digest=None)
     assert (caught.value.code, caught.value.reason) == (ExitCode.DATA, reason)
     assert caught.value.message.startswith("spec.model: ")
 
@@ -193,7 +164,7 @@ def test_an_input_is_checked_before_it_is_used(
 def test_an_input_that_was_replaced_is_refused(tmp_path: Path) -> None:
     publish(tmp_path, stage_files(tmp_path, "new"))
     with pytest.raises(StageError, match="create the object anew to use the new one") as caught:
-        store.open_artifact(tmp_path / layout.ARTIFACT, field="spec.model", uri="pvc://x", digest="f" * 64)
+        store.check_artifact(tmp_path / layout.ARTIFACT, field="spec.model", uri="pvc://x", digest="f" * 64)
     assert caught.value.reason == "InputChanged"
 
 

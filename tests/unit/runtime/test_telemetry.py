@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
-from posttrain_contract.progress import HistoryLine, Progress
+from posttrain_contract.progress import Progress
 from posttrain_runtime import logs
 from posttrain_runtime.errors import StageError
 from posttrain_runtime.progress import ProgressReporter, read_progress
@@ -35,8 +35,8 @@ def address(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def reporter(tmp_path: Path) -> ProgressReporter:
-    """A reporter of attempt 2."""
-    return ProgressReporter(tmp_path / "progress.json", history=tmp_path / layout.METRICS, attempt=2)
+    """A reporter."""
+    return ProgressReporter(tmp_path / "progress.json", history=tmp_path / layout.METRICS)
 
 
 def fetch(host: str, path: str) -> tuple[int, str]:
@@ -94,7 +94,8 @@ def test_a_port_that_is_taken_is_named(address: str) -> None:
     with socket.create_server((address, layout.TELEMETRY_PORT)), pytest.raises(StageError) as caught:
         Telemetry(progress=lambda: None, ready=lambda: False)
     assert (caught.value.code, caught.value.reason) == (ExitCode.PORT_TAKEN, "PortTaken")
-    assert f"port {layout.TELEMETRY_PORT} on {address}" in caught.value.message
+    assert f"port {layout.TELEMETRY_PORT} on {address}, needed for telemetry" in caught.value.message
+    assert "no field chooses this port: end that program" in caught.value.message
 
 
 def test_the_port_is_free_after_closing(address: str) -> None:
@@ -130,11 +131,10 @@ def test_a_resumed_phase_has_no_past_the_end_eta(reporter: ProgressReporter, tmp
 def test_the_history_has_one_line_for_each_record(reporter: ProgressReporter, tmp_path: Path) -> None:
     reporter.record(1, {"loss": 2.0})
     reporter.record(2, {"loss": 1.0, "bad": math.nan})
-    lines = (tmp_path / layout.METRICS).read_text(encoding="utf-8").splitlines()
-    history = [HistoryLine.parse(json.loads(line)) for line in lines]
-    assert [(line.attempt, line.step, line.metrics) for line in history] == [
-        (2, 1, {"loss": 2.0}),
-        (2, 2, {"loss": 1.0}),
+    lines = [json.loads(line) for line in (tmp_path / layout.METRICS).read_text(encoding="utf-8").splitlines()]
+    assert lines == [
+        {"step": 1, "metrics": {"loss": 2.0}},
+        {"step": 2, "metrics": {"loss": 1.0}},
     ]
 
 

@@ -19,7 +19,7 @@ FIGURES = {"loss": "loss", "grad_norm": "gradientNorm"}
 
 
 def telling(folder: Path) -> Telling:
-    progress = ProgressReporter(folder / "progress.json", history=folder / "metrics.jsonl", attempt=1)
+    progress = ProgressReporter(folder / "progress.json", history=folder / "metrics.jsonl")
     return Telling(progress, FIGURES, dict)
 
 

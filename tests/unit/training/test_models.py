@@ -70,4 +70,13 @@ def test_a_tokenizer_without_chat_template_is_an_error(folder: Path) -> None:
 def test_damaged_weights_are_an_error(folder: Path) -> None:
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate(1000)
-    assert refusal(lambda: load_model(folder, precision="fp32")).reason == "ModelBroken"
+    error = refusal(lambda: load_model(folder, precision="fp32"))
+    assert error.reason == "ModelBroken"
+    assert "copy the folder anew" in error.message
+
+
+def test_a_damaged_tokenizer_is_an_error(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{", encoding="utf-8")
+    error = refusal(lambda: load_tokenizer(folder))
+    assert error.reason == "TokenizerBroken"
+    assert "tokenizer.save_pretrained" in error.message

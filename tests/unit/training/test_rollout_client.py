@@ -1,5 +1,6 @@
 """The rollout client over several servers: who gets which prompts, who gets weights, and what a lost server does."""
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 import torch
 from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_rl import transfer
 from posttrain_rl.client import RolloutClient
 from posttrain_rl.servers import Server, wait_until_healthy
 from posttrain_rl.transfer import listen
@@ -26,6 +28,13 @@ METADATA = [(name, str(value.dtype).removeprefix("torch."), list(value.shape)) f
 SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "logprobs": 0}
 
 
+class QuietServer(ThreadingHTTPServer):
+    """A request that fails, as when a group breaks, is the client's to notice."""
+
+    def handle_error(self, *_: Any) -> None:
+        pass
+
+
 class Rollouts:
     """A rollout server's side of the protocol, with a real weight group and made-up completions."""
 
@@ -35,17 +44,24 @@ class Rollouts:
         self.received: dict[str, torch.Tensor] = {}
         self.version = "default"
         self.stale = False
+        self.hangs_at = ""
+        """The route where the engine is gone and the HTTP server does not know it yet."""
+        self._closed = threading.Event()
         self.group: GlooGroup | None = None
         self.rank = 0
         self.address = pod_address()
-        self._http = ThreadingHTTPServer((self.address, layout.SERVER_PORT), self._handler())
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        self._http = QuietServer((self.address, layout.SERVER_PORT), self._handler())
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
+        self._closed.set()
         self._http.shutdown()
         self._http.server_close()
 
     def answer(self, route: str, body: Any) -> Any:
+        if route == self.hangs_at:
+            self.group = None
+            self._closed.wait()
         match route:
             case "/get_world_size":
                 return {"world_size": self.workers}
@@ -170,6 +186,41 @@ def test_a_server_that_is_gone_is_named(rollouts: list[Rollouts]) -> None:
     assert rollouts[1].address in lost_by(lambda: generate(client, [[1], [2]]))
 
 
+def test_an_engine_that_dies_during_a_transfer_is_a_lost_server(rollouts: list[Rollouts]) -> None:
+    client = client_of(rollouts)
+    client.init_communicator(torch.device("cpu"))
+    rollouts[1].hangs_at = "/update_weights"
+    count, size = 100, 1 << 18  # more than the kernel takes for a receiver that is gone
+    parameters = itertools.repeat(("a", torch.zeros(size)), count)
+    message = lost_by(lambda: client.update_named_params([("a", "float32", [size])] * count, parameters))
+    assert "left the weight transfer" in message
+    assert message.startswith("spec.rollout: ")
+    assert rollouts[1].address in message
+    assert "run.resources.memory" in message
+
+
+def test_an_engine_that_dies_before_it_joins_the_group_is_a_lost_server(
+    rollouts: list[Rollouts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_TIMEOUT_SECONDS", 1.0)
+    rollouts[1].hangs_at = "/init_weight_transfer_engine"
+    message = lost_by(lambda: client_of(rollouts).init_communicator(torch.device("cpu")))
+    assert "left the weight transfer" in message
+
+
+def test_a_defect_of_ours_is_not_taken_for_a_lost_server(rollouts: list[Rollouts]) -> None:
+    client = client_of(rollouts)
+    client.init_communicator(torch.device("cpu"))
+    rollouts[0].hangs_at = rollouts[1].hangs_at = "/update_weights"
+    with pytest.raises(RuntimeError, match="no storage"):
+        client.update_named_params(METADATA, broken_parameters())
+
+
+def broken_parameters() -> Iterator[tuple[str, Any]]:
+    raise RuntimeError("a tensor has no storage")
+    yield
+
+
 def test_a_wrong_key_is_not_retried(rollouts: list[Rollouts]) -> None:
     client = RolloutClient([Server(rollouts[0].address, key="other")], address=pod_address(), seed=0)
     assert "401" in lost_by(lambda: generate(client, [[1]]))
@@ -188,7 +239,7 @@ def test_a_taken_weight_port_is_an_error_that_names_it() -> None:
 def test_waiting_for_servers_ends_by_name_or_by_a_stop_request(tmp_path: Path) -> None:
     address = pod_address()
     servers = [Server(address, key=KEY)]
-    progress = ProgressReporter(tmp_path / "progress.json", history=tmp_path / "metrics.jsonl", attempt=1)
+    progress = ProgressReporter(tmp_path / "progress.json", history=tmp_path / "metrics.jsonl")
     stop = threading.Event()
     assert address in lost_by(lambda: wait_until_healthy(servers, progress=progress, stop=stop, seconds=0))
     stop.set()

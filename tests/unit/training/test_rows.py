@@ -71,14 +71,18 @@ def test_a_line_that_is_no_json_object_is_named_by_file_and_line(tmp_path: Path,
     path = write(tmp_path / "d.jsonl", {"question": "a", "gold": 1})
     path.write_text(path.read_text(encoding="utf-8") + "\n" + line + "\n", encoding="utf-8")
     error = refusal(path)
-    assert error.reason == "NotJson"
-    assert "d.jsonl:3" in error.message
+    assert error.reason == "InvalidRow"
+    assert error.message.startswith("spec.dataset: d.jsonl:3 ")
+    assert "write one JSON object a line" in error.message
 
 
 def test_a_file_that_only_claims_to_be_parquet_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
     path.write_bytes(b"question,gold\n1,2\n")
-    assert refusal(path).reason == "NotParquet"
+    error = refusal(path)
+    assert error.reason == "InvalidFile"
+    assert error.message.startswith("spec.dataset: d.parquet is no whole Parquet file")
+    assert error.message.endswith("write or copy it anew")
 
 
 @pytest.mark.parametrize("value", [None, True, ["a"], {"a": 1}])

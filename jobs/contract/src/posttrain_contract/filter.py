@@ -12,8 +12,8 @@ class ByLabel(Model):
     """Keep rows whose numeric label lies in a range."""
 
     column: Column = Field(description="Column with the label, a finite number or null.")
-    min: float | None = Field(default=None, description="Smallest label that is kept; no lower bound when absent.")
-    max: float | None = Field(default=None, description="Largest label that is kept; no upper bound when absent.")
+    min: float | None = Field(default=None, description="Smallest label that is kept; absent: no lower bound.")
+    max: float | None = Field(default=None, description="Largest label that is kept; absent: no upper bound.")
     missing: Literal["drop", "keep", "error"] = Field(
         default="drop", description="What happens to a row whose label is null or absent."
     )

@@ -25,7 +25,7 @@ class FineTuneSpec(Model):
         description="A model artifact or a Hugging Face model folder with tokenizer and chat template."
     )
     dataset: ExampleDataset = Field(description="The demonstrations.")
-    adapter: Adapter | None = Field(default=None, description="Train an adapter; absent trains all weights.")
+    adapter: Adapter | None = Field(default=None, description="Train an adapter; absent: all weights.")
     training: SftTraining = Field(default=SftTraining(), description="The optimization.")
     distributed: Distributed = Field(default=Distributed(), description="Processes and nodes.")
     checkpoints: Checkpoints = Field(default=Checkpoints(), description="Saving of training state.")

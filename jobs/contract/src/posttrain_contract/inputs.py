@@ -23,14 +23,15 @@ class Input(Model):
         alias="from",
         pattern=ReferencePattern,
         max_length=280,
-        description="Another object's artifact as KIND/NAME in the same namespace, such as FilterJob/hard-problems.",
+        description="Another object's artifact as KIND/NAME in the same namespace, such as FilterJob/hard-problems; "
+        "absent: uri says what to read.",
     )
     uri: str | None = Field(
         default=None,
         pattern=UriPattern,
         max_length=1024,
         description="pvc://CLAIM/PATH for a folder or file on a claim of the namespace; file:///PATH works only with "
-        "`posttrain run`.",
+        "`posttrain run`. Absent: from says what to read.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -66,7 +67,7 @@ class ExampleDataset(Input):
 
     columns: ExampleColumns = Field(default=ExampleColumns(), description="Which columns to read.")
     samples: int | None = Field(
-        default=None, ge=1, le=1_000_000_000, description="Read only the first so many rows; all when absent."
+        default=None, ge=1, le=1_000_000_000, description="Read only the first so many rows; absent: all."
     )
 
 
@@ -75,7 +76,7 @@ class TaskDataset(Input):
 
     columns: TaskColumns = Field(default=TaskColumns(), description="Which columns to read.")
     samples: int | None = Field(
-        default=None, ge=1, le=1_000_000_000, description="Read only the first so many rows; all when absent."
+        default=None, ge=1, le=1_000_000_000, description="Read only the first so many rows; absent: all."
     )
 
 

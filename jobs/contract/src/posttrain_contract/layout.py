@@ -16,6 +16,8 @@ SAMPLES: Final = "logs/samples.jsonl"
 """Held-out samples of the evaluations, one ``SampleLine`` a line."""
 RESULT: Final = "result.json"
 """The StageResult of the last attempt that ended."""
+WORK: Final = "work"
+"""What the pods of one run share while they work; removed once the artifact is published."""
 SERVER_KEY: Final = "server.key"
 """The key that this run's vLLM servers ask for; readable by the run's own user only."""
 COMPLETE: Final = "_COMPLETE.json"
@@ -34,8 +36,6 @@ SERVER_PORT: Final = 8000
 """vLLM's HTTP port."""
 WEIGHT_PORT: Final = 51216
 """Rendezvous of the weight transfer between a trainer and its rollout servers."""
-RENDEZVOUS_PORT: Final = 23456
-"""torchrun's rendezvous between the pods of a gang, as the training operator sets it."""
 
 
 def run_folder(*, namespace: str, kind: str, name: str, uid: str) -> str:

@@ -1,8 +1,14 @@
-"""How far a stage is: the answer of its ``/progress`` endpoint, and a line of its history."""
+"""How far a stage is: the answer of its ``/progress`` endpoint, and the lines of its history."""
 
-from pydantic import Field
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
 
 from posttrain_contract.base import Model
+
+Line = TypeVar("Line", bound=Model)
 
 
 class Progress(Model):
@@ -26,9 +32,7 @@ class Progress(Model):
 class HistoryLine(Model):
     """One line of ``logs/metrics.jsonl``; of two lines with the same step the later one holds."""
 
-    attempt: int
     step: int
-    time: float = Field(description="Unix time in seconds.")
     metrics: dict[str, float]
 
 
@@ -40,3 +44,27 @@ class SampleLine(Model):
     completion: str
     gold: str
     correct: bool
+
+
+def read_lines(path: Path, kind: type[Line]) -> Iterator[Line]:
+    """The lines of a file that hold what they should; none without a file. A killed process leaves half a line."""
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                yield kind.model_validate_json(line)
+            except ValidationError:
+                continue
+
+
+def read_history(path: Path) -> dict[str, dict[int, float]]:
+    """Every figure of ``logs/metrics.jsonl`` by step, in the order of steps.
+
+    Of two values for one step the later line holds: a resumed run repeats the steps since its checkpoint.
+    """
+    figures: dict[str, dict[int, float]] = {}
+    for line in read_lines(path, HistoryLine):
+        for name, value in line.metrics.items():
+            figures.setdefault(name, {})[line.step] = value
+    return {name: dict(sorted(values.items())) for name, values in figures.items()}

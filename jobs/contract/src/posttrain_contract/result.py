@@ -24,7 +24,6 @@ class StageResult(Model):
     message: str = Field(default="", description="One or two sentences for people: what was found and what to do.")
     metrics: dict[str, float] = Field(default={}, description="Final figures, such as rowsKept, loss or exactMatch.")
     artifact: ArtifactSummary | None = None
-    step: int | None = Field(default=None, description="Optimizer steps done when the attempt ended.")
     resumed_from: str | None = Field(default=None, description="The checkpoint that this attempt went on from.")
 
     def message_bytes(self) -> bytes:

@@ -110,8 +110,12 @@ def canonical(value: Any) -> str:
 
 
 def config_digest(config: FilterStage | FineTuneStage | RLStage | ServeStage | UploadStage) -> str:
-    """SHA-256 over all that decides the artifact: the configuration without the attempt and its addresses."""
+    """SHA-256 over all that decides the artifact: what to do, for whom, from which inputs.
+
+    Attempt, addresses, GPUs and the run folder may differ between the attempts of one object.
+    """
     document = config.dump()
-    document["run"].pop("attempt")
+    for fact in ("attempt", "gpus", "folder", "uri"):
+        document["run"].pop(fact)
     document.pop("servers", None)
     return hashlib.sha256(canonical(document).encode()).hexdigest()

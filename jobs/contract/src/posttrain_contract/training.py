@@ -16,7 +16,7 @@ class Training(Model):
 
     epochs: float = Field(default=1.0, gt=0, le=1000, description="Passes over the dataset, unless maxSteps is set.")
     max_steps: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="Optimizer steps; wins over epochs when set."
+        default=None, ge=1, le=10_000_000, description="Optimizer steps; wins over epochs. Absent: epochs count."
     )
     batch_size: int = Field(default=8, ge=1, le=65_536, description="Rows in one forward pass of one process.")
     gradient_accumulation: int = Field(

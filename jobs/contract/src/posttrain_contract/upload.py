@@ -32,10 +32,12 @@ class Repository(Model):
 class Card(Model):
     """The head of the repository's README.md."""
 
-    license: str | None = Field(default=None, max_length=64, description="Licence identifier, such as apache-2.0.")
+    license: str | None = Field(
+        default=None, max_length=64, description="Licence identifier, such as apache-2.0; absent: none is named."
+    )
     language: tuple[Language, ...] = Field(default=(), max_length=64, description="Language codes, such as ja.")
     body: str | None = Field(
-        default=None, max_length=100_000, description="Markdown that opens the card; a summary is written when absent."
+        default=None, max_length=100_000, description="Markdown that opens the card; absent: a summary is written."
     )
 
 
@@ -52,7 +54,9 @@ class UploadSpec(Model):
     source: Input = Field(description="The artifact to publish.")
     repository: Repository = Field(description="Where it goes.")
     card: Card = Field(default=Card(), description="The repository's README.md.")
-    training_data: TrainingData | None = Field(default=None, description="With a model: its dataset.")
+    training_data: TrainingData | None = Field(
+        default=None, description="With a model: its dataset; absent: none is published."
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -13,8 +13,6 @@ from pydantic import ValidationError
 
 from posttrain_filter.rows import Unit
 
-FOLDER = "work"
-
 
 class Report(Model):
     """What came of one unit; the file is written last, so a unit with a report is whole."""

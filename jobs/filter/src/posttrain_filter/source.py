@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.stage import ResolvedInput
 from posttrain_runtime.errors import StageError
-from posttrain_runtime.store import open_artifact
+from posttrain_runtime.store import is_artifact, read_manifest
 
 from posttrain_filter.rows import JsonlRange, RowGroups, SourceFile, Unit, row_group_sizes
 
@@ -25,8 +24,7 @@ def find_files(path: Path, source: ResolvedInput) -> list[SourceFile]:
     """
     if path.is_file():
         found = [(path.name, path)]
-    elif path.name == layout.ARTIFACT and (path.parent / layout.MANIFEST).is_file():
-        manifest = open_artifact(path, field="spec.source", uri=source.uri, digest=source.digest)
+    elif is_artifact(path) and (manifest := read_manifest(path.parent)) is not None:
         found = [(entry.path, path / entry.path) for entry in manifest.files]
     else:
         found = [(item.relative_to(path).as_posix(), item) for item in path.rglob("*") if item.is_file()]

@@ -10,12 +10,13 @@ from pathlib import Path
 import msgspec
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.filter import ByLabel, FilterSpec
+from posttrain_contract.metrics import KEPT_PERCENT, ROWS_KEPT, ROWS_READ
 from posttrain_contract.stage import FilterStage
 from posttrain_runtime import store
 from posttrain_runtime.context import Finished, StageContext
 from posttrain_runtime.errors import StageError
 
-from posttrain_filter.area import FOLDER, Report, WorkArea, total
+from posttrain_filter.area import Report, WorkArea, total
 from posttrain_filter.rows import Row, Unit
 from posttrain_filter.rules import Renamer, RowError, Verdict, judge, list_columns, read_label
 from posttrain_filter.source import find_files, plan_units, share
@@ -35,7 +36,7 @@ def filter_rows(context: StageContext[FilterStage]) -> Finished:
     spec = context.config.spec
     files = find_files(context.input_path("source").resolve(), context.input("source"))
     units = plan_units(files, workers=spec.parallelism)
-    area = WorkArea(context.folder / FOLDER, context.digest, units)
+    area = WorkArea(context.work_area, context.digest, units)
     try:
         return _share_and_assemble(context, area)
     except FileNotFoundError:
@@ -62,16 +63,16 @@ def _share_and_assemble(context: StageContext[FilterStage], area: WorkArea) -> F
     _check(result, spec)
     _assemble(context, area, result.rows_kept)
     staged = store.Staged(context.staging, "dataset", rows=result.rows_kept)
-    return Finished(_metrics(result), staged, obsolete=area.folder)
+    return Finished(_metrics(result), staged)
 
 
 def _metrics(report: Report) -> dict[str, float]:
     return {
-        "rowsRead": report.rows_read,
-        "rowsKept": report.rows_kept,
+        ROWS_READ: report.rows_read,
+        ROWS_KEPT: report.rows_kept,
         "rowsDroppedByLabel": report.rows_dropped_by_label,
         "rowsWithoutLabel": report.rows_without_label,
-        "keptPercent": 100.0 * report.rows_kept / max(1, report.rows_read),
+        KEPT_PERCENT: 100.0 * report.rows_kept / max(1, report.rows_read),
     }
 
 

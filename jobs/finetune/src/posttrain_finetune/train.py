@@ -1,5 +1,7 @@
 """Supervised fine-tuning of all weights or of an adapter, with TRL."""
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import datasets
@@ -10,6 +12,7 @@ from posttrain_contract.stage import FineTuneStage
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.errors import StageError
 from posttrain_runtime.ranks import RankOutcome
+from posttrain_training import gang
 from posttrain_training.models import load_model, load_tokenizer, quiet
 from posttrain_training.rows import Row
 from posttrain_training.session import Session
@@ -20,6 +23,7 @@ from posttrain_finetune.arguments import lora_arguments, sft_arguments
 _FIGURES = {"mean_token_accuracy": "tokenAccuracy", "num_tokens": "tokens"}
 
 
+@gang.losing_peers()
 def train(context: StageContext[FineTuneStage], rows: list[Row]) -> RankOutcome:
     """Runs one rank of the fine-tuning on ``rows`` (prompt, completion) to its end.
 
@@ -33,13 +37,15 @@ def train(context: StageContext[FineTuneStage], rows: list[Row]) -> RankOutcome:
         **sft_arguments(spec, output=context.folder / layout.CHECKPOINTS, on_cpu=context.config.run.gpus == 0)
     )
     session = Session(context, device=arguments.device, tokenizer=tokenizer)
-    trainer = _trainer(context, arguments, tokenizer, rows)
+    trainer = TRAINERS[spec.method](context, arguments, tokenizer, rows)
     step = session.run(trainer, figures=_FIGURES)
     model = _exported(trainer.model, context)
     return session.finish(model, step=step, metrics=session.metrics(step=step))
 
 
-def _trainer(context: StageContext[FineTuneStage], arguments: SFTConfig, tokenizer: Any, rows: list[Row]) -> SFTTrainer:
+def _sft_trainer(
+    context: StageContext[FineTuneStage], arguments: SFTConfig, tokenizer: Any, rows: list[Row]
+) -> SFTTrainer:
     spec = context.config.spec
     try:
         return SFTTrainer(
@@ -54,6 +60,10 @@ def _trainer(context: StageContext[FineTuneStage], arguments: SFTConfig, tokeniz
             message = f"spec.adapter.lora.targetModules: the model has no such linear layer: {error}"
             raise StageError(ExitCode.MODEL, "TargetModulesMissing", message) from error
         raise
+
+
+TRAINERS: Mapping[str, Callable[..., SFTTrainer]] = MappingProxyType({"sft": _sft_trainer})
+"""What makes the trainer of each ``spec.method``, with the arguments of ``_sft_trainer``."""
 
 
 def _conversation(row: Row) -> dict[str, list[dict[str, str]]]:

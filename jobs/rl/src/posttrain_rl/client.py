@@ -9,10 +9,12 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from posttrain_contract import layout
+from posttrain_training.gang import first_line, is_broken_group
 from posttrain_training.rollout import MODEL_NAME
 
 from posttrain_rl.concurrency import concurrently
@@ -59,7 +61,8 @@ class RolloutClient:
         offsets = [1 + sum(sizes[:index]) for index in range(len(sizes))]
 
         def open_ours() -> None:
-            self._sender = open_sender(address=self._address, world_size=world_size, device=device)
+            with self._losing_servers():
+                self._sender = open_sender(address=self._address, world_size=world_size, device=device)
 
         def join(server: Server, offset: int) -> None:
             info = {
@@ -94,7 +97,19 @@ class RolloutClient:
     def _send(self, parameters: Iterable[Named]) -> None:
         if self._sender is None:
             raise RuntimeError("weights are sent before the group was made")
-        self._sender.send(parameters)
+        with self._losing_servers():
+            self._sender.send(parameters)
+
+    @contextmanager
+    def _losing_servers(self) -> Iterator[None]:
+        """Turns the error of a broken weight group into SERVER_LOST: the other members are the servers' workers."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_broken_group(error):
+                raise
+            hosts = ", ".join(server.host for server in self._servers)
+            raise lost(f"one of the rollout servers {hosts} left the weight transfer ({first_line(error)})") from error
 
     @staticmethod
     def _announce(server: Server, info: Any) -> None:

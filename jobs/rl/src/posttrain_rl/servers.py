@@ -64,9 +64,14 @@ class Server:
         return lost(f"rollout server {self.host} {what}")
 
 
-def lost(message: str) -> StageError:
+def lost(what: str) -> StageError:
     """The error for a server that cannot be used any more; another attempt starts with new ones."""
-    return StageError(ExitCode.SERVER_LOST, "ServerLost", message)
+    return StageError(
+        ExitCode.SERVER_LOST,
+        "ServerLost",
+        f"spec.rollout: {what}; look into the server's log, and raise run.resources.memory or lower "
+        "rollout.cacheMemoryMi when its memory ran out",
+    )
 
 
 def post_all(servers: Sequence[Server], route: str, body: Any) -> None:
@@ -88,6 +93,6 @@ def wait_until_healthy(
         progress.update("waiting for rollout servers", step=len(servers) - len(waiting), total=len(servers))
         if waiting and time.monotonic() > deadline:
             names = ", ".join(server.host for server in waiting)
-            raise lost(f"rollout servers are not ready after {seconds:.0f} s: {names}; look into their logs")
+            raise lost(f"rollout servers are not ready after {seconds:.0f} s: {names}")
         if waiting and stop.wait(_POLL_SECONDS):
             raise Preempted(saved=False)

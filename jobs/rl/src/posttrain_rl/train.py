@@ -1,11 +1,14 @@
 """Group relative policy optimization with TRL; completions come from the rollout servers."""
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import datasets
 import trl.generation.vllm_generation
 from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.metrics import FIRST_REWARD, REWARD
 from posttrain_contract.stage import RLStage
 from posttrain_runtime import keys
 from posttrain_runtime.context import StageContext
@@ -26,7 +29,7 @@ from posttrain_rl.servers import Server, wait_until_healthy
 
 _LOGP_DIFFERENCE = "samplingLogpDifference"
 _FIGURES = {
-    "reward": "reward",
+    "reward": REWARD,
     "reward_std": "rewardStd",
     "entropy": "entropy",
     "completions/mean_length": "completionTokens",
@@ -49,12 +52,13 @@ def train(context: StageContext[RLStage], tasks: list[Task]) -> RankOutcome:
     session = Session(context, device=arguments.device, tokenizer=tokenizer)
     model = load_model(context.input_path("model"), precision=spec.training.precision)
     client = _connect(context)
-    trainer = _trainer(context, arguments, client, model=model, tokenizer=tokenizer, rows=rows)
+    trainer = TRAINERS[spec.algorithm](context, arguments, client, model=model, tokenizer=tokenizer, rows=rows)
     step = session.run(trainer, figures=_FIGURES, extra=lambda: {"weightVersion": client.version})
     history = History(context.folder)
     metrics = {
         **session.metrics(step=step),
-        "reward": history.recent_mean("reward", count=_RECENT_STEPS),
+        FIRST_REWARD: history.first(REWARD),
+        REWARD: history.recent_mean(REWARD, count=_RECENT_STEPS),
         _LOGP_DIFFERENCE: history.largest(_LOGP_DIFFERENCE),
         "weightVersion": history.largest("weightVersion"),
     }
@@ -85,7 +89,7 @@ def _connect(context: StageContext[RLStage]) -> RolloutClient:
     return RolloutClient(servers, address=pod_ip(), seed=context.config.spec.training.seed)
 
 
-def _trainer(
+def _grpo_trainer(
     context: StageContext[RLStage],
     arguments: GRPOConfig,
     client: RolloutClient,
@@ -105,3 +109,7 @@ def _trainer(
     )
     client.step = lambda: trainer.state.global_step
     return trainer
+
+
+TRAINERS: Mapping[str, Callable[..., GRPOTrainer]] = MappingProxyType({"grpo": _grpo_trainer})
+"""What makes the trainer of each ``spec.algorithm``, with the arguments of ``_grpo_trainer``."""

@@ -1,7 +1,8 @@
 """The checkpoint protocol: a checkpoint counts once its marker exists and every file has the size that it names.
 
 A trainer saves into ``checkpoint-N``; when all ranks are done, ``seal`` writes ``_COMPLETE.json`` last. Resuming takes
-the newest sealed checkpoint that still matches its marker; a broken one is set aside, never loaded and never deleted.
+the newest sealed checkpoint that still matches its marker; a broken one is set aside, never loaded, and removed when
+rotation has left it behind.
 """
 
 import logging
@@ -19,7 +20,8 @@ from posttrain_runtime.files import sync_tree, write_json
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"^checkpoint-(\d+)$")
+_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+_CHECKPOINT_OR_BROKEN = re.compile(r"^(?:broken-)?checkpoint-(\d+)(?:\.\d+)?$")
 _HEADROOM = 1.3
 
 
@@ -65,11 +67,19 @@ def newest(folder: Path, *, config_digest: str) -> Path | None:
 
 
 def rotate(folder: Path, *, keep: int) -> None:
-    """Removes all sealed checkpoints but the ``keep`` newest."""
-    sealed = sorted(step_and_path for step_and_path in _candidates(folder) if _fault(step_and_path[1]) is None)
-    for _, path in sealed[:-keep]:
-        (path / layout.COMPLETE).unlink()
-        shutil.rmtree(path)
+    """Removes everything older than the ``keep`` newest whole checkpoints: older ones, unfinished and broken ones.
+
+    Unfinished ones are what a process left that was killed while saving, or while it was here. Newer ones stay.
+    """
+    whole = sorted(step for step, path in _candidates(folder) if _fault(path) is None)
+    if not whole:
+        return
+    oldest = whole[-keep:][0]
+    for step, path in _candidates(folder, _CHECKPOINT_OR_BROKEN):
+        if step <= oldest and path.name != f"checkpoint-{oldest}":
+            # First the marker: half a checkpoint must not look whole.
+            (path / layout.COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(path)
 
 
 def check_space(folder: Path, *, expected_bytes: int) -> None:
@@ -84,10 +94,10 @@ def check_space(folder: Path, *, expected_bytes: int) -> None:
         )
 
 
-def _candidates(folder: Path) -> list[tuple[int, Path]]:
+def _candidates(folder: Path, names: re.Pattern[str] = _CHECKPOINT) -> list[tuple[int, Path]]:
     if not folder.is_dir():
         return []
-    found = ((_NAME.match(path.name), path) for path in folder.iterdir() if path.is_dir())
+    found = ((names.match(path.name), path) for path in folder.iterdir() if path.is_dir())
     return [(int(match[1]), path) for match, path in found if match]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from posttrain_contract import layout
 from posttrain_contract.artifact import InputEntry
 from posttrain_contract.stage import (
     FilterStage,
@@ -35,10 +36,7 @@ class Finished:
 
     metrics: dict[str, float] = field(default_factory=dict)
     staged: Staged | None = None
-    step: int | None = None
     resumed_from: str | None = None
-    obsolete: Path | None = None
-    """A folder that nobody needs any more once the artifact is published."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,11 @@ class StageContext(Generic[Config]):
         """Where this pod builds the artifact before it is published, on the store's own file system."""
         index = os.environ.get("JOB_COMPLETION_INDEX") or os.environ.get("PET_NODE_RANK", "0")
         return self.folder / f".staging-{self.config.run.attempt}-{index}"
+
+    @property
+    def work_area(self) -> Path:
+        """A folder that the pods of this run share while they work; the stage makes it, publishing removes it."""
+        return self.folder / layout.WORK
 
     @property
     def digest(self) -> str:

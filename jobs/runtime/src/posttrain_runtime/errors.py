@@ -22,7 +22,8 @@ class Preempted(Exception):
     """The stage was asked to stop and did, before it was finished."""
 
     def __init__(self, *, saved: bool, step: int | None = None) -> None:
-        super().__init__("stopped on request")
+        at = "" if step is None else f" at step {step}"
+        super().__init__(f"stopped on request{at}{' after saving a checkpoint' if saved else ''}")
         self.saved = saved
         self.step = step
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,17 @@ from typing import Any
 from posttrain_contract.artifact import FileEntry
 
 _BLOCK = 1 << 20
+_UNIQUE = re.compile(r"^\..+\.[0-9a-f]{12}(\.tmp|\.removed)?$")
 
 
 def unique(name: str) -> str:
     """A name that no other process uses: in pods every process is number 1, so a process number is not enough."""
     return f".{name}.{uuid.uuid4().hex[:12]}"
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """What killed processes left under names that ``unique`` gave to things in a folder."""
+    return (path for path in folder.iterdir() if _UNIQUE.match(path.name))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

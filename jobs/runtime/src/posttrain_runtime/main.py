@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from posttrain_runtime import logs, store
 from posttrain_runtime.context import Finished, StageContext, mount_root
 from posttrain_runtime.errors import Preempted, StageError, classify
-from posttrain_runtime.files import unique, write_atomically
+from posttrain_runtime.files import leftovers, unique, write_atomically
 from posttrain_runtime.progress import ProgressReporter, read_progress
 from posttrain_runtime.telemetry import Telemetry
 
@@ -45,11 +45,8 @@ def run_stage(name: str, work: Callable[[StageContext[Any]], Finished], argv: Se
         return _refuse(path, error)
     logs.configure(run=config.run.id, attempt=config.run.attempt)
     with tempfile.TemporaryDirectory(prefix=f"posttrain-{name}-") as scratch:
-        progress = ProgressReporter(
-            Path(scratch) / "progress.json",
-            history=mount_root(path) / config.run.folder / layout.METRICS,
-            attempt=config.run.attempt,
-        )
+        history = mount_root(path) / config.run.folder / layout.METRICS
+        progress = ProgressReporter(Path(scratch) / "progress.json", history=history)
         context = StageContext(config=config, config_path=path, scratch=Path(scratch), progress=progress)
         return _answer(context, _live(context, work))
 
@@ -71,6 +68,7 @@ def _live(context: StageContext[Any], work: Callable[[StageContext[Any]], Finish
             _clear_staging(context)
         if context.publishes and (earlier := _published(context)) is not None:
             log.info("this artifact is published already")
+            store.discard(context.work_area)
             return earlier
         _check_inputs(context)
         telemetry = Telemetry(
@@ -81,10 +79,7 @@ def _live(context: StageContext[Any], work: Callable[[StageContext[Any]], Finish
         finally:
             telemetry.close()
     except Preempted as stopped:
-        message = "stopped on request" + (" after saving a checkpoint" if stopped.saved else "")
-        return StageResult(
-            outcome="Preempted", exit_code=stopped.code, reason="Preempted", message=message, step=stopped.step
-        )
+        return StageResult(outcome="Preempted", exit_code=stopped.code, reason="Preempted", message=str(stopped))
     except Exception as error:
         failure = classify(error)
         if failure.code is ExitCode.UNHANDLED:
@@ -107,7 +102,7 @@ def _check_store(context: StageContext[Any]) -> None:
         (folder / layout.LOGS).mkdir(parents=True, exist_ok=True)
         probe = folder / unique("probe")
         probe.write_bytes(b"x")
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         failure = classify(error)
         if failure.code is ExitCode.UNHANDLED:
@@ -123,21 +118,31 @@ def _check_store(context: StageContext[Any]) -> None:
 
 
 def _clear_staging(context: StageContext[Any]) -> None:
-    """Removes what killed predecessors of this process left, so that nothing of theirs gets into the artifact."""
+    """Removes what killed predecessors left: their staging, so that nothing of it gets into the artifact, and the rest.
+
+    Other pods of the run may be at work. Their staging folders have other names, and what has a temporary name is
+    written under the lock, is on its way out, or is not missed.
+    """
     index = context.staging.name.rpartition("-")[2]
-    for left in context.folder.glob(f".staging-*-{index}"):
-        shutil.rmtree(left, ignore_errors=True)
+    with store.locked(context.folder):
+        for left in [*context.folder.glob(f".staging-*-{index}"), *leftovers(context.folder)]:
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _check_inputs(context: StageContext[Any]) -> None:
+    """Every input is there, and those that are artifacts are as they were published: stages need not look again."""
     for name, item in context.config.run.inputs.items():
         path = context.input_path(name)
         if not path.exists():
             beside = sorted(p.name for p in path.parent.iterdir())[:10] if path.parent.is_dir() else []
             there = f"; its folder has {', '.join(beside)}" if beside else "; its folder does not exist either"
             raise StageError(ExitCode.DATA, "InputMissing", f"spec.{name}: nothing is at {item.uri}{there}")
-        if item.digest is not None:
-            store.open_artifact(path, field=f"spec.{name}", uri=item.uri, digest=item.digest)
+        if item.digest is not None or store.is_artifact(path.resolve()):
+            # A claim may be mounted through a link; the manifest lies beside the folder itself.
+            store.check_artifact(path.resolve(), field=f"spec.{name}", uri=item.uri, digest=item.digest)
 
 
 def _published(context: StageContext[Any]) -> StageResult | None:
@@ -164,8 +169,7 @@ def _publish(context: StageContext[Any], finished: Finished) -> StageResult:
     with store.locked(context.folder):
         write_atomically(context.folder / layout.RESULT, result.message_bytes())
         store.publish(context.folder, finished.staged, manifest)
-    if finished.obsolete is not None:
-        store.discard(finished.obsolete)
+    store.discard(context.work_area)
     return result
 
 
@@ -176,7 +180,6 @@ def _success(context: StageContext[Any], finished: Finished, manifest: Manifest 
         exit_code=ExitCode.DONE,
         metrics={name: value for name, value in finished.metrics.items() if math.isfinite(value)},
         artifact=None if manifest is None else store.summarize(manifest, uri=uri),
-        step=finished.step,
         resumed_from=finished.resumed_from,
     )
 

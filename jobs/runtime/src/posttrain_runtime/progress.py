@@ -22,10 +22,9 @@ class ProgressReporter:
     Cheap to call on every step: the file is written at most five times a second, a log line every ten seconds.
     """
 
-    def __init__(self, path: Path, *, history: Path, attempt: int) -> None:
+    def __init__(self, path: Path, *, history: Path) -> None:
         self._path = path
         self._history = history
-        self._attempt = attempt
         self._metrics: dict[str, float] = {}
         self._phase = ""
         self._phase_start = (0.0, 0)
@@ -52,7 +51,7 @@ class ProgressReporter:
         """Adds figures to the history, for curves; the newest also appear in the progress."""
         finite = _finite(metrics)
         self._metrics.update(finite)
-        line = HistoryLine(attempt=self._attempt, step=step, time=time.time(), metrics=finite)
+        line = HistoryLine(step=step, metrics=finite)
         self._history.parent.mkdir(parents=True, exist_ok=True)
         with self._history.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json(by_alias=True) + "\n")

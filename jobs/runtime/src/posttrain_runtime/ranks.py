@@ -18,12 +18,13 @@ from typing import Any
 from posttrain_contract import layout, stage
 from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Model
-from posttrain_contract.exit_codes import ExitCode
-from pydantic import Field
+from posttrain_contract.exit_codes import FIRST_RETRIABLE, ExitCode
+from pydantic import Field, ValidationError
 
 from posttrain_runtime import logs
 from posttrain_runtime.context import Finished, StageContext, mount_root
 from posttrain_runtime.errors import Preempted, StageError, classify
+from posttrain_runtime.files import write_atomically
 from posttrain_runtime.progress import ProgressReporter
 from posttrain_runtime.store import Staged
 
@@ -102,12 +103,22 @@ def _conclude(outcomes: Sequence[RankOutcome], status: int, *, asked: bool, stag
     staged = None
     if leader.rank == 0 and leader.staged is not None:
         staged = Staged(staging, leader.staged, parameters=leader.parameters)
-    return Finished(leader.metrics, staged, leader.step, leader.resumed_from)
+    return Finished(leader.metrics, staged, leader.resumed_from)
 
 
 def _died(status: int) -> StageError:
-    """The error for a process that ended without a word; 128 + signal, as shells count."""
+    """The error for processes that ended without a word; 128 + signal, as shells count.
+
+    Of a gang only torchrun's own status is known, which is 1 whatever happened, so it counts as killed; but a single
+    process that ends by itself has failed before it could report, and will do so again.
+    """
     number = 128 - status if status < 0 else status
+    if number < FIRST_RETRIABLE and world_size() == 1:
+        return StageError(
+            ExitCode.UNHANDLED,
+            "ProcessFailed",
+            f"the training process ended with status {status} before it could tell a reason; its log says more",
+        )
     code = ExitCode(number) if number in (ExitCode.ABORTED, ExitCode.KILLED, ExitCode.SEGFAULT) else ExitCode.KILLED
     return StageError(
         code,
@@ -117,7 +128,13 @@ def _died(status: int) -> StageError:
 
 
 def _read_outcomes(scratch: Path) -> list[RankOutcome]:
-    return [RankOutcome.model_validate_json(path.read_bytes()) for path in sorted(scratch.glob("rank-*.json"))]
+    outcomes = []
+    for path in sorted(scratch.glob("rank-*.json")):
+        try:
+            outcomes.append(RankOutcome.model_validate_json(path.read_bytes()))
+        except ValidationError as error:
+            log.warning("%s cannot be read: %s", path.name, error)
+    return outcomes
 
 
 def run_rank(work: Callable[[StageContext[Any]], RankOutcome], argv: Sequence[str] | None = None) -> int:
@@ -134,12 +151,11 @@ def run_rank(work: Callable[[StageContext[Any]], RankOutcome], argv: Sequence[st
     progress = ProgressReporter(
         arguments.scratch / ("progress.json" if rank == 0 else f"progress-{rank}.json"),
         history=history,
-        attempt=config.run.attempt,
     )
     context = StageContext(config=config, config_path=arguments.config, scratch=arguments.scratch, progress=progress)
     signal.signal(signal.SIGTERM, lambda *_: context.stop.set())
     outcome = _guarded(work, context, rank)
-    (arguments.scratch / f"rank-{rank}.json").write_text(outcome.model_dump_json(by_alias=True), encoding="utf-8")
+    write_atomically(arguments.scratch / f"rank-{rank}.json", outcome.model_dump_json(by_alias=True).encode())
     return int(outcome.exit_code)
 
 

@@ -130,7 +130,12 @@ def damage(run_folder: Path, manifest: Manifest, *, hashes: bool) -> str | None:
     return None
 
 
-def open_artifact(folder: Path, *, field: str, uri: str, digest: str | None) -> Manifest:
+def is_artifact(folder: Path) -> bool:
+    """Whether a folder was published as an artifact."""
+    return folder.name == layout.ARTIFACT and (folder.parent / layout.MANIFEST).is_file()
+
+
+def check_artifact(folder: Path, *, field: str, uri: str, digest: str | None) -> None:
     """Checks an artifact that is an input, by size and hash, before anything is made from it.
 
     ``folder`` is the ``artifact`` folder. Raises ``StageError`` (DATA) naming ``field``.
@@ -149,7 +154,6 @@ def open_artifact(folder: Path, *, field: str, uri: str, digest: str | None) -> 
         raise StageError(
             ExitCode.DATA, "InputDamaged", f"{field}: the artifact at {uri} is damaged: {what}; make it again"
         )
-    return manifest
 
 
 def summarize(manifest: Manifest, *, uri: str) -> ArtifactSummary:

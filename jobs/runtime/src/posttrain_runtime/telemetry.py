@@ -113,5 +113,6 @@ def port_taken(host: str, port: int, *, what: str) -> StageError:
     return StageError(
         ExitCode.PORT_TAKEN,
         "PortTaken",
-        f"port {port} on {host}, needed for {what}, is in use by another program; end that program and run again",
+        f"port {port} on {host}, needed for {what}, is in use by another program; no field chooses this port: "
+        f"end that program (ss -ltnp 'sport = :{port}' names it) and run again",
     )

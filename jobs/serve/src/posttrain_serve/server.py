@@ -1,6 +1,7 @@
 """The life of one vLLM server: checks, start, ready, stop."""
 
 import ctypes
+import errno
 import http.client
 import logging
 import os
@@ -20,12 +21,12 @@ from posttrain_runtime.errors import StageError
 from posttrain_runtime.telemetry import pod_ip, port_taken
 
 from posttrain_serve.command import command, environment
-from posttrain_serve.processes import adopt_orphans, kill_descendants
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 20.0
+_DRAIN_SECONDS = 2.0
 _KEPT_LINES = 15
 
 
@@ -39,7 +40,6 @@ def serve(context: StageContext[ServeStage]) -> Finished:
         check_libnuma()
     check_port(host, layout.SERVER_PORT)
     key = keys.server_key(context.folder)
-    adopt_orphans()
     context.progress.update("starting server")
     process = subprocess.Popen(  # noqa: S603 - our own command line
         command(context.config, model=context.input_path("model"), host=host),
@@ -56,13 +56,15 @@ def serve(context: StageContext[ServeStage]) -> Finished:
         _watch(context, process, host=host, key=key)
     finally:
         _end(process)
-        kill_descendants()
-        echo.join(timeout=_GRACE_SECONDS)
+        # Workers that outlive a killed server hold the pipe; they end with the pod, whose first process this is.
+        echo.join(timeout=_DRAIN_SECONDS)
     if not context.stop.is_set():
         raise StageError(
             ExitCode.SERVER_LOST,
             "ServerDied",
-            f"the vLLM server ended with status {process.returncode}; its last lines: " + " | ".join(lines),
+            f"spec.rollout: the vLLM server ended with status {process.returncode}; look into its log, and raise "
+            "run.resources.memory or lower rollout.cacheMemoryMi when its memory ran out; its last lines: "
+            + " | ".join(lines),
         )
     return Finished()
 
@@ -125,4 +127,6 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             raise port_taken(host, port, what="the vLLM server") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.metrics import LOSS
 from posttrain_runtime import checkpoints
 from posttrain_runtime.errors import StageError
 from posttrain_runtime.progress import ProgressReporter
@@ -36,9 +37,9 @@ class Telling(TrainerCallback):
         named = {ours: logs[theirs] for theirs, ours in self._figures.items() if logs and logs.get(theirs) is not None}
         # The history file keeps the figures. The trainer's own list would be written into every checkpoint and grow.
         state.log_history.clear()
-        if not named or "loss" not in named:
+        if LOSS not in named:
             return
-        for name in ("loss", "gradientNorm"):
+        for name in (LOSS, "gradientNorm"):
             if not math.isfinite(named.get(name, 0.0)):
                 raise StageError(
                     ExitCode.DIVERGED,

@@ -14,7 +14,6 @@ from posttrain_runtime.errors import Preempted
 from posttrain_training import gang
 from posttrain_training.tasks import Task, load_tasks
 
-EXACT_MATCH = "exactMatch"
 _SAMPLES = 16
 
 

@@ -1,14 +1,18 @@
 """Writing a model folder that every reader of Hugging Face models understands."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 
-def save(model: Any, *, tokenizer: Any, folder: Path) -> None:
+
+def save(model: Any, *, tokenizer: Any, folder: Path) -> int:
     """Saves weights (safetensors), configuration, generation settings, tokenizer and chat template.
 
-    ``folder`` is made anew. An adapter is saved as an adapter; merge it first to save a whole model.
+    ``folder`` is made anew. An adapter is saved as an adapter; merge it first to save a whole model. Returns the number
+    of weights in the folder, a shared one counted once: of an adapter they are the adapter's alone.
     """
     if folder.exists():
         shutil.rmtree(folder)
@@ -18,3 +22,10 @@ def save(model: Any, *, tokenizer: Any, folder: Path) -> None:
     for name in ("is_local", "local_files_only"):  # how this process found it
         tokenizer.init_kwargs.pop(name, None)
     tokenizer.save_pretrained(folder)
+    return sum(_count_weights(file) for file in folder.glob("*.safetensors"))
+
+
+def _count_weights(file: Path) -> int:
+    """From the file's header; the tensors are not read."""
+    with safe_open(file, framework="pt") as tensors:
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - no mapping

@@ -12,7 +12,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 def check_model_folder(folder: Path) -> None:
     """Raises ``StageError`` (MODEL) when the folder is no whole model with a tokenizer."""
     if not folder.is_dir():
-        raise model_error("NotAModelFolder", f"{folder.name} is not a folder")
+        raise model_error("NotAModelFolder", f"{folder.name} is not a folder; name the folder that has config.json")
     if not (folder / "config.json").is_file():
         raise _no_model(folder)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -30,7 +30,9 @@ def _no_model(folder: Path) -> StageError:
             f"{folder.name} holds an adapter without its base model; publish the whole model with export.merge: true",
         )
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
-    return model_error("NotAModelFolder", f"{folder.name} has no config.json; it has {there}")
+    return model_error(
+        "NotAModelFolder", f"{folder.name} has no config.json; it has {there}; name the folder that has it"
+    )
 
 
 def model_error(reason: str, message: str) -> StageError:

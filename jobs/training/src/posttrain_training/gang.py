@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_runtime.errors import StageError
+from posttrain_runtime.ranks import world_size
 from torch import distributed
 
 
@@ -57,15 +58,35 @@ class Stop:
         return bool(self._flag.item())
 
 
+def is_broken_group(error: RuntimeError) -> bool:
+    """Whether an error says that a process group lost a member or was never whole.
+
+    PyTorch has a class for the failures of its store and of NCCL; gloo's failures are plain and tell by their text.
+    """
+    text = str(error).lower()
+    return isinstance(error, distributed.DistError) or "gloo" in text or "nccl" in text
+
+
 @contextmanager
 def losing_peers() -> Iterator[None]:
-    """Turns the error of a broken process group into ``StageError`` (PEER_LOST): another rank is the cause."""
+    """Turns the error of a broken process group into ``StageError`` (PEER_LOST): another rank is the cause.
+
+    It is meant to be around all that a rank does, since any collective can be the one that meets the loss, and the
+    first of them makes the group. So the gang's size is the one that was asked for: there may be no group to ask.
+    """
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
-        broken = isinstance(error, distributed.DistError) or "gloo" in text or "NCCL" in text
-        if not broken or size() == 1:
+        if not is_broken_group(error) or world_size() == 1:
             raise
-        message = f"another training process ended or did not answer: {text.splitlines()[0]}"
-        raise StageError(ExitCode.PEER_LOST, "PeerLost", message) from error
+        raise StageError(
+            ExitCode.PEER_LOST,
+            "PeerLost",
+            f"spec.distributed: another training process ended or did not answer ({first_line(error)}); look into the "
+            "logs of the other pods, and raise run.resources.memory when one of them was killed for its memory",
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text; the lines below it are a stack of C++ frames."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

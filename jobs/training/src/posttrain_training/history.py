@@ -4,32 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from posttrain_contract import layout
-from posttrain_contract.progress import HistoryLine
-from pydantic import ValidationError
+from posttrain_contract.progress import read_history
 
 
 class History:
-    """The figures of ``logs/metrics.jsonl``; of two values for one step the later one holds."""
+    """The figures of ``logs/metrics.jsonl``."""
 
     def __init__(self, run_folder: Path) -> None:
-        self._figures: dict[str, dict[int, float]] = {}
-        path = run_folder / layout.METRICS
-        if path.is_file():
-            with path.open("rb") as lines:
-                for line in lines:
-                    self._add(line)
-
-    def _add(self, line: bytes) -> None:
-        try:
-            entry = HistoryLine.model_validate_json(line)
-        except ValidationError:  # the last line of a process that was killed while writing
-            return
-        for name, value in entry.metrics.items():
-            self._figures.setdefault(name, {})[entry.step] = value
+        self._figures = read_history(run_folder / layout.METRICS)
 
     def of(self, name: str) -> Mapping[int, float]:
         """One figure by step, in the order of steps."""
-        return dict(sorted(self._figures.get(name, {}).items()))
+        return self._figures.get(name, {})
 
     def first(self, name: str) -> float | None:
         """The value at the earliest step, or None when there is none."""

@@ -30,14 +30,22 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise model_error("TokenizerBroken", f"the tokenizer of {folder.name} cannot be loaded: {error}") from error
+        raise model_error(
+            "TokenizerBroken",
+            f"the tokenizer of {folder.name} cannot be loaded ({error}); save it into the model folder anew "
+            "(tokenizer.save_pretrained)",
+        ) from error
     if tokenizer.chat_template is None:
         raise model_error(
             "ChatTemplateMissing",
             f"the tokenizer of {folder.name} has no chat template; add chat_template.jinja to the model folder",
         )
     if tokenizer.eos_token_id is None:
-        raise model_error("EndTokenMissing", f"the tokenizer of {folder.name} names no eos_token")
+        raise model_error(
+            "EndTokenMissing",
+            f"the tokenizer of {folder.name} names no eos_token; set tokenizer.eos_token and save the tokenizer into "
+            "the model folder (tokenizer.save_pretrained)",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -50,7 +58,11 @@ def load_model(folder: Path, *, precision: Literal["fp32", "bf16"]) -> Any:
             folder, dtype=_DTYPES[precision], use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise model_error("ModelBroken", f"the model in {folder.name} cannot be loaded: {error}") from error
+        raise model_error(
+            "ModelBroken",
+            f"the model in {folder.name} cannot be loaded ({error}); copy the folder anew, or save the model into it "
+            "with a transformers release that this one can read (model.save_pretrained)",
+        ) from error
 
 
 def count_parameters(model: Any) -> int:

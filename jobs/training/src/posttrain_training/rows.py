@@ -28,7 +28,9 @@ def read_rows(path: Path, *, field: str, columns: Mapping[str, str], limit: int 
     """
     rows = list(islice(_pick(path, field=field, columns=columns), limit))
     if not rows:
-        raise StageError(ExitCode.DATA, "EmptyDataset", f"{field}: {path.name} has no rows")
+        raise StageError(
+            ExitCode.DATA, "EmptyDataset", f"{field}: {path.name} has no rows; name a dataset that has some"
+        )
     return rows
 
 
@@ -45,7 +47,9 @@ def shards(path: Path, *, field: str) -> list[Path]:
     else:
         files = sorted(file for suffix in _SUFFIXES for file in path.rglob(f"*{suffix}") if file.is_file())
     if not files:
-        raise StageError(ExitCode.DATA, "NoDataFiles", f"{field}: {path.name} is or has no .jsonl or .parquet file")
+        raise StageError(
+            ExitCode.DATA, "NoDataFiles", f"{field}: {path.name} is or has no .jsonl or .parquet file; name one"
+        )
     return files
 
 
@@ -64,10 +68,12 @@ def _json_records(file: Path, *, field: str) -> Iterator[tuple[str, Mapping[str,
                 record = json.loads(line)
             except ValueError as error:
                 raise StageError(
-                    ExitCode.DATA, "NotJson", f"{field}: {place} is not JSON ({error}); write one JSON object a line"
+                    ExitCode.DATA, "InvalidRow", f"{field}: {place} is not JSON ({error}); write one JSON object a line"
                 ) from error
             if not isinstance(record, dict):
-                raise StageError(ExitCode.DATA, "NotJson", f"{field}: {place} is not a JSON object")
+                raise StageError(
+                    ExitCode.DATA, "InvalidRow", f"{field}: {place} is not a JSON object; write one JSON object a line"
+                )
             yield place, record
 
 
@@ -80,7 +86,9 @@ def _parquet_records(file: Path, *, field: str) -> Iterator[tuple[str, Mapping[s
                 yield f"{file.name} row {number}", record
     except pa.ArrowInvalid as error:
         raise StageError(
-            ExitCode.DATA, "NotParquet", f"{field}: {file.name} is not a Parquet file ({error})"
+            ExitCode.DATA,
+            "InvalidFile",
+            f"{field}: {file.name} is no whole Parquet file ({error}); write or copy it anew",
         ) from error
 
 

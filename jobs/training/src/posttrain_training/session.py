@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.metrics import EXACT_MATCH, EXACT_MATCH_BEFORE, FIRST_LOSS, LOSS
 from posttrain_contract.stage import FineTuneStage, RLStage
 from posttrain_contract.training import EVALUATION_INPUT
 from posttrain_runtime import checkpoints
@@ -19,13 +20,13 @@ from transformers import PrinterCallback
 
 from posttrain_training import export, gang
 from posttrain_training.callbacks import Checkpointing, Evaluating, Stopping, Telling
-from posttrain_training.evaluation import EXACT_MATCH, Evaluator
+from posttrain_training.evaluation import Evaluator
 from posttrain_training.history import History
 from posttrain_training.models import count_parameters, load_tokenizer
 
 log = logging.getLogger(__name__)
 
-FIGURES: Mapping[str, str] = {"loss": "loss", "grad_norm": "gradientNorm", "learning_rate": "learningRate"}
+FIGURES: Mapping[str, str] = {"loss": LOSS, "grad_norm": "gradientNorm", "learning_rate": "learningRate"}
 """What every trainer logs, and how our history calls it."""
 _RECENT_STEPS = 10
 _BYTES_PER_PARAMETER = 12
@@ -108,8 +109,7 @@ class Session:
                 expected_bytes=count_parameters(trainer.model) * _BYTES_PER_PARAMETER,
             )
         )
-        with gang.losing_peers():
-            trainer.train(resume_from_checkpoint=None if self.resume is None else str(self.resume))
+        trainer.train(resume_from_checkpoint=None if self.resume is None else str(self.resume))
         step: int = trainer.state.global_step
         if stopping.stopped:
             raise Preempted(saved=True, step=step)
@@ -139,12 +139,12 @@ class Session:
 
         Metrics that are None are left out. The model is saved as ``export.save`` does.
         """
-        parameters = count_parameters(model)
+        parameters = None
         if gang.rank() == 0:
             self._context.progress.update("saving", step=step)
             # Read anew: training leaves its padding and truncation in the tokenizer that it used.
             tokenizer = load_tokenizer(self._context.input_path("model"))
-            export.save(model, tokenizer=tokenizer, folder=self._context.staging)
+            parameters = export.save(model, tokenizer=tokenizer, folder=self._context.staging)
         gang.barrier()
         return RankOutcome(
             rank=gang.rank(),
@@ -153,7 +153,6 @@ class Session:
             metrics={name: value for name, value in metrics.items() if value is not None},
             staged="model",
             parameters=parameters,
-            step=step,
             resumed_from=None if self.resume is None else self.resume.name,
         )
 
@@ -162,10 +161,10 @@ class Session:
         history = History(self._context.folder)
         return {
             "steps": step,
-            "loss": history.recent_mean("loss", count=_RECENT_STEPS),
-            "firstLoss": history.first("loss"),
-            "exactMatchBefore": history.of(EXACT_MATCH).get(0),
-            "exactMatch": history.of(EXACT_MATCH).get(step) if step else None,
+            LOSS: history.recent_mean(LOSS, count=_RECENT_STEPS),
+            FIRST_LOSS: history.first(LOSS),
+            EXACT_MATCH_BEFORE: history.of(EXACT_MATCH).get(0),
+            EXACT_MATCH: history.of(EXACT_MATCH).get(step) if step else None,
         }
 
 

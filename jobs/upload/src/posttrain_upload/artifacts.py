@@ -13,7 +13,7 @@ from posttrain_contract.stage import UploadStage
 from posttrain_contract.upload import TRAINING_DATA_INPUT
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.errors import StageError
-from posttrain_runtime.store import open_artifact, read_manifest
+from posttrain_runtime.store import is_artifact, read_manifest
 from pydantic import ValidationError
 
 
@@ -31,18 +31,18 @@ class Artifact:
 
 
 def find_artifact(context: StageContext[Any], name: str) -> Artifact:
-    """The artifact that an input names. Raises ``StageError`` (DATA) when the input is none, or is damaged."""
+    """The artifact that an input names. Raises ``StageError`` (DATA) when the input is none."""
     field, source = f"spec.{name}", context.input(name)
     # A claim may be mounted through a link; the manifest lies beside the folder itself.
     folder = context.input_path(name).resolve()
-    if folder.name != layout.ARTIFACT or read_manifest(folder.parent) is None:
+    manifest = read_manifest(folder.parent) if is_artifact(folder) else None
+    if manifest is None:
         raise StageError(
             ExitCode.DATA,
             "NoArtifact",
             f"{field}: {source.uri} is no artifact (no {layout.MANIFEST} lies beside it); "
             "name a finished job with from: KIND/NAME, or the artifact folder in its run folder",
         )
-    manifest = open_artifact(folder, field=field, uri=source.uri, digest=source.digest)
     return Artifact(field, folder, source.uri, manifest, _metrics(folder.parent))
 
 

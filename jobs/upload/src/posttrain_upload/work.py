@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.metrics import UPLOADED_PERCENT
 from posttrain_contract.stage import UploadStage
 from posttrain_contract.upload import Card, Repository
 from posttrain_runtime.context import Finished, StageContext
@@ -110,13 +111,13 @@ def _send(context: StageContext[UploadStage], publications: Sequence[Publication
     figures = {"filesUploaded": 0.0, "bytesUploaded": 0.0, "commits": 0.0}
     for done, publication in enumerate(publications):
         context.check_stop()
-        percent = {"uploadedPercent": 100.0 * done / len(publications)}
+        percent = {UPLOADED_PERCENT: 100.0 * done / len(publications)}
         context.progress.update("uploading", step=done, total=len(publications), metrics=percent)
         pushed = hub.push(publication)
         figures["filesUploaded"] += pushed.files
         figures["bytesUploaded"] += pushed.bytes
         figures["commits"] += pushed.commits
-    return {**figures, "uploadedPercent": 100.0}
+    return {**figures, UPLOADED_PERCENT: 100.0}
 
 
 def _is_published(name: str) -> bool:

@@ -100,7 +100,8 @@ def _result(message: object) -> StageResult | None:
     if not isinstance(message, str):
         return None
     try:
-        return StageResult.model_validate_json(message)
+        # A stage of another release may say more than this operator knows; what it knows still counts.
+        return StageResult.model_validate_json(message, extra="ignore")
     except ValidationError:
         return None
 
