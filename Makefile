@@ -30,8 +30,8 @@ quickstart: setup ## from raw data to a published model in a few minutes, on a C
 	@$(BIN)/posttrain run examples/quickstart
 
 .PHONY: test
-test: setup ## every test but the slow ones
-	$(BIN)/pytest
+test: setup ## every test but the slow ones, two files at a time
+	$(BIN)/pytest -n 2 --dist loadfile
 
 .PHONY: test-slow
 test-slow: setup ## the slow tests
