@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support.pipeline import Pipeline, kill_at
+from support.pipeline import Pipeline, command_line, kill_at
 from support.waiting import wait_for
 
 INTERRUPTS: tuple[tuple[str, Callable[[Pipeline], bool]], ...] = (
@@ -67,7 +67,7 @@ def test_a_dead_vllm_server_costs_an_attempt_and_not_the_run(pipeline: Pipeline)
 
 
 def _kill_server(pipeline: Pipeline) -> None:
-    servers = [p for p in pipeline.processes() if "vllm.entrypoints" in " ".join(p.cmdline())]
+    servers = [process for process in pipeline.processes() if "vllm.entrypoints" in command_line(process)]
     assert servers, pipeline.messages[-4000:]
     servers[0].kill()
 

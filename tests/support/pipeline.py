@@ -162,7 +162,7 @@ class Pipeline:
             return False
 
     def _names(self) -> list[str]:
-        return [" ".join(process.cmdline())[:200] for process in self.processes()]
+        return [command_line(process)[:200] for process in self.processes()]
 
     def _edit(self, name: str, steps: int) -> None:
         path = self.folder / "manifests" / name
@@ -171,6 +171,14 @@ class Pipeline:
         manifest["spec"]["checkpoints"]["everySteps"] = max(1, steps // 4)
         del manifest["spec"]["evaluation"]["everySteps"]
         path.write_text(yaml.safe_dump(manifest))
+
+
+def command_line(process: psutil.Process) -> str:
+    """The command line of a process; empty when it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def kill_at(pipeline: Pipeline, moment: float) -> bool:
