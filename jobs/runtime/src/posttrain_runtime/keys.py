@@ -6,6 +6,9 @@ from pathlib import Path
 
 from posttrain_contract import layout
 
+from posttrain_runtime.files import unique
+from posttrain_runtime.store import locked
+
 HEADER = "Authorization"
 
 
@@ -16,7 +19,10 @@ def server_key(run_folder: Path) -> str:
     """
     path = run_folder / layout.SERVER_KEY
     if not path.exists():
-        _create(path)
+        run_folder.mkdir(parents=True, exist_ok=True)
+        # Under the lock, because what a killed process left under a temporary name is swept under it.
+        with locked(run_folder):
+            _create(path)
     return path.read_text(encoding="ascii")
 
 
@@ -26,8 +32,7 @@ def authorization(key: str) -> str:
 
 
 def _create(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f"{unique(path.name)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
