@@ -37,9 +37,21 @@ test: setup ## every test but the slow ones, two files at a time
 test-slow: setup ## the slow tests
 	$(BIN)/pytest -m slow
 
+.PHONY: control-plane
+control-plane: setup ## the API server, etcd and kubectl for tests/api: found, or built once; prints their folder
+	@$(BIN)/python hack/control_plane.py
+
+.PHONY: e2e-smoke
+e2e-smoke: setup ## the quickstart on the cluster of KUBECONFIG, with the operator of this checkout (docs/e2e.md)
+	$(BIN)/pytest -m e2e tests/e2e --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' --log-cli-date-format=%T
+
 .PHONY: bench-quickstart
 bench-quickstart: setup ## measure the quickstart: time, memory, held-out score; QUICK=1 for one seed
 	$(BIN)/python benchmarks/quickstart.py $(if $(QUICK),--quick)
+
+.PHONY: bench-operator
+bench-operator: setup ## measure the operator against a real API server, beside others; QUICK=1 for two minutes
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.operator $(if $(QUICK),--quick)
 
 .PHONY: fmt
 fmt: setup ## format, and mend what the linter can

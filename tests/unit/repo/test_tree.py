@@ -12,6 +12,9 @@ REGISTRIES = ("py" + "pi", "python" + "hosted", "npm" + "js", "crates", "golang"
 TRACES = re.compile(rf"(?<![\w.$}}-])/(?:{'|'.join(FOLDERS)})(?=/)|\b(?:{'|'.join(REGISTRIES)})\.(?:org|com|io)\b")
 """Home directories and package registries: true on one machine, wrong or slow on the next."""
 
+GO_PINS = ("go.mod", "go.sum")
+"""Names of Go modules look like addresses."""
+
 
 def project_files() -> list[Path]:
     """Every file that is tracked or would be."""
@@ -31,6 +34,8 @@ def test_no_file_says_where_it_was_made() -> None:
     found = []
     for path in project_files():
         text = path.read_bytes().decode("utf-8", errors="replace")
+        if path.name in GO_PINS:
+            text = text.replace(f"{REGISTRIES[4]}.org/", "")
         found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in TRACES.finditer(text)]
     assert not found
 
