@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from posttrain_contract.inputs import ARTIFACT_KINDS
+from posttrain_contract.inputs import PUBLISHES
+from posttrain_operator.api.resources import KINDS
 from posttrain_operator.cluster import Ref
 from posttrain_operator.labels import API_VERSION
 
 from posttrain.documents import Finding, Path
 from posttrain.problems import Manifest
 from posttrain.schema import inputs_in, nearest
-
-_PUBLISHES = {"FilterJob": "dataset", "FineTuneJob": "model", "RLJob": "model"}
-_NEEDS = {"dataset": "dataset", "model": "model"}
-"""What must be given to an input, by the name of its field; other fields take either."""
 
 _MOST_NAMES = 10
 
@@ -54,8 +51,8 @@ def _references(manifest: Manifest, namespace: str) -> Iterator[tuple[Path, tupl
 
 def _judge(path: Path, text: str, upstream: Ref | None, known: Mapping[Ref, Manifest], reader: Ref) -> str | None:
     """What is wrong with one ``from``, or None."""
-    needed = _NEEDS.get(str(path[-2]))
-    kinds = [kind for kind in ARTIFACT_KINDS if needed in (None, _PUBLISHES[kind])]
+    needed = KINDS[reader.kind].spec.needs.get(".".join(str(part) for part in path[1:-1]))
+    kinds = [kind for kind, published in PUBLISHES.items() if needed in (None, published)]
     if upstream is not None and upstream in known and upstream.kind in kinds:
         return None
     readable = sorted(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from posttrain_contract.progress import Progress
 
@@ -28,14 +28,31 @@ class Ref:
         return f"{self.kind}/{self.name}"
 
 
+@dataclass(frozen=True)
+class Event:
+    """Something that people are told about an object, once."""
+
+    name: str
+    """What tells it from the object's other events; the same transition has the same name."""
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
 class Cluster(Protocol):
     """What the loop needs of a cluster. Errors are those of ``posttrain_operator.errors``."""
 
     async def get(self, ref: Ref) -> Json | None:
-        """The object, or None when there is none."""
+        """The object as it was seen last, or None when there is none."""
+
+    async def read(self, ref: Ref) -> Json | None:
+        """The object as it is now; costs a request."""
 
     async def list_objects(self, api_version: str, kind: str, namespace: str, wanted: Mapping[str, str]) -> list[Json]:
-        """The objects of one kind that carry all the labels."""
+        """The objects of one kind that carry all the labels, as they were seen last; namespace "" means all."""
+
+    async def refresh(self, namespace: str, wanted: Mapping[str, str]) -> None:
+        """Asks again for the children and pods with these labels: before anything is concluded from absence."""
 
     async def create(self, obj: Json) -> Json:
         """Creates an object and returns it as stored. Raises ``Conflict`` when the name is taken."""
@@ -43,8 +60,11 @@ class Cluster(Protocol):
     async def delete(self, ref: Ref, *, uid: str) -> None:
         """Deletes the object if it still has this uid; its dependents follow. Absence is success."""
 
-    async def patch_status(self, obj: Json, status: Json) -> None:
-        """Replaces the status of the object. Raises ``Conflict`` when it has changed since it was read."""
+    async def patch_status(self, obj: Json, status: Json) -> Json:
+        """Replaces the status and returns the object. Raises ``Conflict`` when it has changed since it was read."""
+
+    async def tell(self, obj: Json, event: Event) -> None:
+        """Shows people what has happened to the object. Never raises: nothing depends on it."""
 
     async def progress(self, pod: Json) -> Progress | None:
         """What the pod's stage answers at /progress, or None when it does not answer yet."""

@@ -8,6 +8,7 @@ OperatorError
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from posttrain_contract.base import Problem
 
@@ -39,3 +40,8 @@ class Conflict(OperatorError):
 
 class ApiUnavailable(OperatorError):
     """The cluster could not be asked."""
+
+    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """What the cluster asked us to wait."""

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 
 from posttrain_contract.progress import Progress
 
-from posttrain_operator.api.resources import Resource, parse, upstream_refs
+from posttrain_operator.api.resources import Resource, parse, upstream_ref, upstream_refs
 from posttrain_operator.api.status import Status, read_status
 from posttrain_operator.cluster import Cluster, Json, Ref
-from posttrain_operator.errors import Conflict, InvalidSpec
+from posttrain_operator.errors import Conflict, InvalidSpec, Waiting
+from posttrain_operator.events import transition_events
 from posttrain_operator.labels import Reason
 from posttrain_operator.observe.facts import (
     CHILD_KINDS,
@@ -23,14 +24,17 @@ from posttrain_operator.observe.facts import (
     observe_upstream,
     owned_by,
 )
+from posttrain_operator.observe.surroundings import observe_surroundings
 from posttrain_operator.plan.metadata import selector
 from posttrain_operator.plan.planner import lingering, plan
 from posttrain_operator.plan.rljob import ServerAddress
 from posttrain_operator.plan.types import Plan, State
 from posttrain_operator.settings import Settings
-from posttrain_operator.status import invalid_status, next_status, seen_status
+from posttrain_operator.status import defect_status, invalid_status, next_status, seen_status
 
 _SOON = timedelta(seconds=1)
+_OBSTACLES = (Reason.NAME_TAKEN, Reason.STOPPING, Reason.REFUSED, Reason.KIND_MISSING)
+"""Reasons why a child could not be created."""
 _MAX_CHAIN = 64
 """Objects of a pipeline that are searched for a cycle."""
 
@@ -47,19 +51,36 @@ async def reconcile(cluster: Cluster, ref: Ref, settings: Settings, *, now: date
     raw = await cluster.get(ref)
     if raw is None or raw["metadata"].get("deletionTimestamp"):
         return Outcome()
+    try:
+        return await _step(cluster, raw, settings, now=now)
+    except Conflict:
+        return Outcome(_SOON)
+
+
+async def _step(cluster: Cluster, raw: Json, settings: Settings, *, now: datetime) -> Outcome:
     before = read_status(raw.get("status"))
     generation = raw["metadata"].get("generation", 1)
+    if before.finished:
+        await _write(cluster, raw, before, seen_status(before, generation=generation))
+        await _clean_up(cluster, raw)
+        return Outcome()
     try:
-        if before.finished:
-            await _write(cluster, raw, before, seen_status(before, generation=generation))
-            await _clean_up(cluster, raw)
-            return Outcome()
-        return await _work(cluster, parse(raw), raw, before, settings, now=now)
+        return await _work(_Pass(cluster, parse(raw), raw, before, settings, now))
     except InvalidSpec as invalid:
         await _write(cluster, raw, before, invalid_status(before, str(invalid), generation=generation, now=now))
         return Outcome()
-    except Conflict:
-        return Outcome(_SOON)
+
+
+async def tell_defect(cluster: Cluster, ref: Ref, error: Exception, *, now: datetime) -> None:
+    """Says in the status that a pass ended with an error that nobody expected; the next pass takes it back."""
+    raw = await cluster.get(ref)
+    if raw is None:
+        return
+    before = read_status(raw.get("status"))
+    if not before.finished:
+        message = f"{type(error).__name__}: {error}; see the operator's log"
+        after = defect_status(before, message, generation=raw["metadata"].get("generation", 1), now=now)
+        await _write(cluster, raw, before, after)
 
 
 async def _clean_up(cluster: Cluster, raw: Json) -> None:
@@ -69,18 +90,46 @@ async def _clean_up(cluster: Cluster, raw: Json) -> None:
         await _delete(cluster, child)
 
 
-async def _work(
-    cluster: Cluster, resource: Resource, raw: Json, before: Status, settings: Settings, *, now: datetime
-) -> Outcome:
-    observed = await _observe(cluster, resource, raw, before)
-    decided = plan(resource, observed, settings, now=now, address=_address(cluster, resource))
-    decided = await _create_children(cluster, resource, before, decided)
-    status = next_status(before, decided, observed.progress, generation=resource.generation, now=now)
-    await _write(cluster, raw, before, status)
+@dataclass(frozen=True)
+class _Pass:
+    """What stays the same during one pass."""
+
+    cluster: Cluster
+    resource: Resource
+    raw: Json
+    """The object as it was read; every write tests that it is still so."""
+    before: Status
+    settings: Settings
+    now: datetime
+
+    def next_status(self, before: Status, decided: Plan, progress: Progress | None) -> Status:
+        """The status after a plan."""
+        return next_status(before, decided, progress, generation=self.resource.generation, now=self.now)
+
+
+async def _work(this: _Pass) -> Outcome:
+    decided, progress = await _decide(this)
+    after = this.next_status(this.before, decided, progress)
+    if decided.create:
+        decided = await _create_children(this, decided, after)
+    else:
+        await _write(this.cluster, this.raw, this.before, after)
     # Last, so that how an attempt ended is on record before its pods, which tell it, are gone.
     for child in decided.delete:
-        await _delete(cluster, child)
+        await _delete(this.cluster, child)
     return Outcome(decided.requeue_after)
+
+
+async def _decide(this: _Pass) -> tuple[Plan, Progress | None]:
+    """The plan, and what the stage tells. What rests on absence is decided again on fresh observations."""
+    resource, address = this.resource, _address(this.cluster, this.resource)
+    observed = await _observe(this)
+    decided = plan(resource, observed, this.settings, now=this.now, address=address)
+    if decided.confirm:
+        await this.cluster.refresh(resource.ref.namespace, selector(resource.ref))
+        observed = await _observe(this)
+        decided = plan(resource, observed, this.settings, now=this.now, address=address)
+    return decided, observed.progress
 
 
 def _address(cluster: Cluster, resource: Resource) -> ServerAddress:
@@ -90,11 +139,14 @@ def _address(cluster: Cluster, resource: Resource) -> ServerAddress:
     return address
 
 
-async def _observe(cluster: Cluster, resource: Resource, raw: Json, before: Status) -> Observed:
+async def _observe(this: _Pass) -> Observed:
     """Reads everything that the plan may know."""
-    attempts = await _attempts(cluster, raw)
-    upstreams = await _upstreams(cluster, resource, raw, before)
-    return Observed(before, attempts, upstreams, await _progress(cluster, before, attempts))
+    attempts = await _attempts(this.cluster, this.raw)
+    upstreams = await _upstreams(this.cluster, this.resource, this.before)
+    progress = await _progress(this.cluster, this.before, attempts)
+    children = [child for facts in attempts.values() for child in facts.children]
+    around = await observe_surroundings(this.cluster, this.raw, children)
+    return Observed(this.before, attempts, upstreams, progress, around)
 
 
 async def _attempts(cluster: Cluster, raw: Json) -> dict[int, AttemptFacts]:
@@ -114,11 +166,12 @@ async def _progress(cluster: Cluster, before: Status, attempts: dict[int, Attemp
     return await cluster.progress(leader.raw) if leader is not None else None
 
 
-async def _upstreams(cluster: Cluster, resource: Resource, raw: Json, before: Status) -> dict[str, Upstream]:
+async def _upstreams(cluster: Cluster, resource: Resource, before: Status) -> dict[str, Upstream]:
     found: dict[str, Upstream] = {}
-    for field, ref in upstream_refs(raw).items():
-        if field in before.inputs:
+    for field, item in resource.inputs.items():
+        if item.from_ is None or field in before.inputs:
             continue  # the first attempt has settled what is read
+        ref = upstream_ref(item.from_, resource.ref.namespace)
         cycle = await _cycle(cluster, resource.ref, ref)
         found[field] = observe_upstream(ref, await cluster.get(ref), cycle=cycle)
     return found
@@ -142,22 +195,41 @@ async def _cycle(cluster: Cluster, reader: Ref, start: Ref) -> tuple[str, ...]:
     return ()
 
 
-async def _create_children(cluster: Cluster, resource: Resource, before: Status, decided: Plan) -> Plan:
-    """Creates children; a name that is taken becomes the plan's state, and the attempt has not begun."""
+async def _create_children(this: _Pass, decided: Plan, after: Status) -> Plan:
+    """Records the attempt, then creates its children; returns the plan that was followed.
+
+    The record comes first, and conflicts when the object has changed: so whoever acts on an old view creates nothing.
+    While something is in the way, the record is the status as it was, lest it change twice at every try.
+    """
+    record = this.before if _obstructed(this.before, decided) else after
+    raw = await _write(this.cluster, this.raw, this.before, record, always=True)
     for child in decided.create:
-        if (obstacle := await _obstacle(cluster, resource, child)) is not None:
+        if (obstacle := await _obstacle(this.cluster, this.resource, child)) is not None:
             pause = timedelta(minutes=1) if obstacle.stalled else _SOON
-            return Plan(obstacle, delete=decided.delete, attempts=before.attempts, requeue_after=pause)
+            decided = Plan(obstacle, delete=decided.delete, attempts=decided.attempts, requeue_after=pause)
+            after = this.next_status(record, decided, None)
+            break
+    await _write(this.cluster, raw, record, after)
     return decided
 
 
+def _obstructed(before: Status, decided: Plan) -> bool:
+    """Whether something stood in the way of the same attempt's children at the last pass."""
+    ready = before.condition("Ready")
+    return ready is not None and ready.reason in _OBSTACLES and before.attempts == decided.attempts
+
+
 async def _obstacle(cluster: Cluster, resource: Resource, child: Json) -> State | None:
-    """Creates a child, or says what holds its name. Raises ``Conflict`` when that has just gone."""
+    """Creates a child, or says what is in the way. Raises ``Conflict`` when that has just gone."""
+    ref = Ref.of(child)
     try:
         await cluster.create(child)
+    except InvalidSpec as refused:
+        return State("Pending", Reason.REFUSED, f"the cluster refuses {ref}: {refused}", stalled=True)
+    except Waiting as waiting:
+        return State("Pending", waiting.reason, str(waiting), stalled=waiting.stalled)
     except Conflict:
-        ref = Ref.of(child)
-        existing = await cluster.get(ref)
+        existing = await cluster.read(ref)
         if existing is None:
             raise
         if owned_by(existing, resource.uid):
@@ -182,7 +254,12 @@ async def _delete(cluster: Cluster, child: Json) -> None:
         await cluster.delete(Ref.of(child), uid=child["metadata"]["uid"])
 
 
-async def _write(cluster: Cluster, raw: Json, before: Status, after: Status) -> None:
-    """One status write a pass, and none when equal."""
-    if after.to_json() != before.to_json():
-        await cluster.patch_status(raw, after.to_json())
+async def _write(cluster: Cluster, raw: Json, before: Status, after: Status, *, always: bool = False) -> Json:
+    """One status write a pass, and none when equal, unless ``always``: then it tests that the object is as seen."""
+    said = after.to_json()
+    if not always and said == (raw.get("status") or {}):
+        return raw
+    stored = await cluster.patch_status(raw, said)
+    for event in transition_events(before, after, uid=raw["metadata"]["uid"]):
+        await cluster.tell(raw, event)
+    return stored

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
+from posttrain_contract.artifact import ArtifactSummary
 from posttrain_contract.metrics import KEPT_PERCENT, LOSS, REWARD, UPLOADED_PERCENT
 from posttrain_contract.progress import Progress
 
 from posttrain_operator.api.status import (
     MAX_ATTEMPTS,
+    MAX_INT,
     MAX_METRICS,
+    MAX_NAME,
     MAX_TEXT,
     MAX_WORD,
     Attempt,
@@ -19,7 +22,7 @@ from posttrain_operator.api.status import (
 )
 from posttrain_operator.labels import Reason
 from posttrain_operator.plan.attempts import FREE_OUTCOMES
-from posttrain_operator.plan.types import Plan, State
+from posttrain_operator.plan.types import Admission, Plan, State
 
 _HEADLINES = (
     (REWARD, "reward", "{:.2f}"),
@@ -36,17 +39,22 @@ def next_status(before: Status, plan: Plan, progress: Progress | None, *, genera
     """The status after this pass; equal to ``before`` when nothing changed."""
     state = plan.state
     finished = state.phase in ("Succeeded", "Failed")
+    start_time = before.start_time or (plan.attempts[0].start_time if plan.attempts else None)
     return Status(
         observed_generation=generation,
         phase=state.phase,
-        conditions=_conditions(before, state, generation=generation, now=now),
+        conditions=(
+            *_conditions(before, state, generation=generation, now=now),
+            *_admitted(before, plan.admission, generation=generation, now=now),
+        ),
         inputs=before.inputs if plan.inputs is None else plan.inputs,
         attempts=_bounded_attempts(plan.attempts),
         progress=_progress(before.progress, progress, state),
         metrics=before.metrics if plan.metrics is None else _bounded_metrics(plan.metrics),
-        artifact=before.artifact if plan.artifact is None else plan.artifact,
-        start_time=before.start_time or (plan.attempts[0].start_time if plan.attempts else None),
-        completion_time=(before.completion_time or now) if finished else None,
+        artifact=before.artifact if plan.artifact is None else _bounded_artifact(plan.artifact),
+        start_time=start_time,
+        completion_time=(before.completion_time or _not_before(start_time, now)) if finished else None,
+        gpu_seconds=_gpu_seconds(before, plan.attempts, now),
     )
 
 
@@ -55,6 +63,18 @@ def invalid_status(before: Status, message: str, *, generation: int, now: dateti
     state = State("Failed", Reason.INVALID_SPEC, message, stalled=True)
     conditions = _conditions(before, state, generation=generation, now=now, terminal=False)
     return before.model_copy(update={"observed_generation": generation, "phase": "Failed", "conditions": conditions})
+
+
+def defect_status(before: Status, message: str, *, generation: int, now: datetime) -> Status:
+    """The status after a pass that ended with a defect of ours: how things stand is not known."""
+    state = State("Pending", Reason.INTERNAL_ERROR, message)
+    old = before.condition("Ready")
+    since = old.last_transition_time if old is not None and old.status == "Unknown" else now
+    told = before.conditions or _conditions(before, state, generation=generation, now=now)
+    others = tuple(condition for condition in told if condition.type != "Ready")
+    ready = _condition(before, "Ready", state, holds=False, generation=generation, now=now)
+    ready = ready.model_copy(update={"status": "Unknown", "last_transition_time": since})
+    return before.model_copy(update={"phase": before.phase or "Pending", "conditions": (ready, *others)})
 
 
 def seen_status(before: Status, *, generation: int) -> Status:
@@ -98,17 +118,26 @@ def _condition(before: Status, kind: str, state: State, *, holds: bool, generati
     )
 
 
+def _admitted(before: Status, admission: Admission | None, *, generation: int, now: datetime) -> tuple[Condition, ...]:
+    """The condition Admitted, which has a reason of its own; there is none without a queue."""
+    if admission is None:
+        return ()
+    said = State("Queued", admission.reason, admission.message)
+    condition = _condition(before, "Admitted", said, holds=admission.holds, generation=generation, now=now)
+    return (condition.model_copy(update={"message": _bounded(admission.message, MAX_TEXT)}),)
+
+
 def _progress(before: ProgressStatus | None, progress: Progress | None, state: State) -> ProgressStatus | None:
     if state.phase == "Succeeded" and before is not None:
         return before.model_copy(update={"percent": 100, "eta_seconds": 0})
     if progress is None:
         return before
     return ProgressStatus(
-        phase=progress.phase,
+        phase=_printable(progress.phase),
         percent=None if progress.percent is None else int(progress.percent),
-        step=progress.step,
-        total_steps=progress.total_steps,
-        eta_seconds=None if progress.eta_seconds is None else round(progress.eta_seconds),
+        step=min(progress.step, MAX_INT),
+        total_steps=None if progress.total_steps is None else min(progress.total_steps, MAX_INT),
+        eta_seconds=None if progress.eta_seconds is None else min(round(progress.eta_seconds), MAX_INT),
         headline=_headline(progress.metrics),
         metrics=_bounded_metrics(progress.metrics),
         updated_at=datetime.fromtimestamp(progress.updated_at, tz=UTC).replace(microsecond=0),
@@ -123,12 +152,47 @@ def _headline(metrics: Mapping[str, float]) -> str | None:
     return None
 
 
+def _not_before(start: datetime | None, now: datetime) -> datetime:
+    """Now, unless the clock was ahead when the job began."""
+    return now if start is None else max(start, now)
+
+
+def _gpu_seconds(before: Status, attempts: Sequence[Attempt], now: datetime) -> int | None:
+    """The GPU-seconds of what has ended: a sum that grows only where an attempt ends, or is suspended by its queue.
+
+    Of an attempt under way nothing is in it, so that it never brings a write of its own: the cost of that is the time
+    since its ``runningTime`` times its ``gpus``. Attempts that are no longer listed stay counted.
+    """
+    known = {attempt.number: attempt for attempt in before.attempts}
+    spent, ended = before.gpu_seconds or 0, False
+    for attempt in attempts:
+        old = known.get(attempt.number, attempt)
+        if attempt.end_time is not None and (old.end_time is None or attempt.number not in known):
+            spent, ended = spent + attempt.gpu_seconds(attempt.end_time), True
+        elif old.running_time is not None and attempt.running_time is None:
+            spent, ended = spent + old.gpu_seconds(now), True
+    return min(spent, MAX_INT) if ended else before.gpu_seconds
+
+
 def _bounded(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return _printable(text if len(text) <= limit else f"{text[: limit - 1]}…")
+
+
+def _printable(text: str) -> str:
+    """A text without halves of characters, which no JSON can carry."""
+    return text.encode(errors="replace").decode()
 
 
 def _bounded_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    return dict(sorted(metrics.items())[:MAX_METRICS])
+    named = {_printable(name): value for name, value in metrics.items() if len(name) <= MAX_NAME}
+    return dict(sorted(named.items())[:MAX_METRICS])
+
+
+def _bounded_artifact(artifact: ArtifactSummary) -> ArtifactSummary:
+    figures = {"bytes": artifact.bytes, "rows": artifact.rows, "parameters": artifact.parameters}
+    return artifact.model_copy(
+        update={name: min(value, MAX_INT) for name, value in figures.items() if value is not None}
+    )
 
 
 def _bounded_attempts(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:

@@ -10,7 +10,7 @@ from posttrain_contract import layout
 from posttrain_contract.progress import Progress
 from posttrain_operator import labels
 from posttrain_operator.api.resources import KINDS
-from posttrain_operator.cluster import Json, Ref
+from posttrain_operator.cluster import Event, Json, Ref
 from posttrain_operator.errors import Conflict
 from pydantic import ValidationError
 
@@ -56,12 +56,19 @@ class LocalCluster:
             obj["spec"] = {**obj["spec"], "run": {**obj["spec"].get("run", {}), "suspend": True}}
         return obj
 
+    async def read(self, ref: Ref) -> Json | None:
+        """See ``Cluster.read``."""
+        return await self.get(ref)
+
+    async def refresh(self, namespace: str, wanted: Mapping[str, str]) -> None:
+        """See ``Cluster.refresh``; what is seen here is always what is there."""
+
     async def list_objects(self, api_version: str, kind: str, namespace: str, wanted: Mapping[str, str]) -> list[Json]:
         """See ``Cluster.list_objects``."""
         return [
             copy.deepcopy(child)
             for ref, child in self._children.items()
-            if (ref.api_version, ref.kind, ref.namespace) == (api_version, kind, namespace)
+            if (ref.api_version, ref.kind) == (api_version, kind) and namespace in ("", ref.namespace)
             and wanted.items() <= child["metadata"].get("labels", {}).items()
         ]
 
@@ -88,12 +95,17 @@ class LocalCluster:
             del self._children[ref]
         self._changed()
 
-    async def patch_status(self, obj: Json, status: Json) -> None:
+    async def patch_status(self, obj: Json, status: Json) -> Json:
         """See ``Cluster.patch_status``."""
         stored = self._store.read(Ref.of(obj))
         if stored is None or stored["metadata"]["uid"] != obj["metadata"]["uid"]:
             raise Conflict(f"{Ref.of(obj)} is gone")
-        self._store.write({**stored, "status": status})
+        stored = {**stored, "status": status}
+        self._store.write(stored)
+        return stored
+
+    async def tell(self, obj: Json, event: Event) -> None:
+        """See ``Cluster.tell``; the status lines of the command say it already."""
 
     async def progress(self, pod: Json) -> Progress | None:
         """See ``Cluster.progress``."""

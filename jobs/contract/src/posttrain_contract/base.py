@@ -1,8 +1,9 @@
 """The base of every contract class: frozen, strict about unknown fields, camelCase outside and snake_case inside."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -41,10 +42,10 @@ class Model(BaseModel):
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     @classmethod
-    def all_rules(cls) -> Iterator[Rule]:
+    @cache
+    def all_rules(cls) -> tuple[Rule, ...]:
         """The rules of this class and of its bases, base first."""
-        for base in reversed(cls.__mro__):
-            yield from base.__dict__.get("rules", ())
+        return tuple(rule for base in reversed(cls.__mro__) for rule in base.__dict__.get("rules", ()))
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:

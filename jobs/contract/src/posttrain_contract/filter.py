@@ -1,9 +1,11 @@
 """What a FilterJob can be told: keep the rows that are worth training on."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Model, Rule
 from posttrain_contract.inputs import Column, Input
 
@@ -50,6 +52,9 @@ class FilterSpec(Model):
     )
     output: FilterOutput = Field(default=FilterOutput(), description="The shape of the published dataset.")
     parallelism: int = Field(default=1, ge=1, le=256, description="Worker pods that share the source.")
+
+    needs: ClassVar[Mapping[str, ArtifactType]] = {"source": "dataset"}
+    """The type that an artifact must have to be this input; an input that is not here takes any."""
 
     def inputs(self) -> dict[str, Input]:
         """What this job reads, by the field's path; the names of ``RunFacts.inputs``."""

@@ -1,9 +1,11 @@
 """What a FineTuneJob can be told: train a model on demonstrations."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Model, Rule
 from posttrain_contract.inputs import ExampleDataset, Input
 from posttrain_contract.training import (
@@ -39,6 +41,9 @@ class FineTuneSpec(Model):
             message="export.merge: false needs an adapter; without one all weights are the artifact",
         ),
     )
+
+    needs: ClassVar[Mapping[str, ArtifactType]] = {"model": "model", "dataset": "dataset", EVALUATION_INPUT: "dataset"}
+    """The type that an artifact must have to be this input; an input that is not here takes any."""
 
     def inputs(self) -> dict[str, Input]:
         """What this job reads, by the field's path; the names of ``RunFacts.inputs``."""

@@ -1,15 +1,17 @@
 """How an object names what it reads: another object's artifact, or bytes at a URI."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
+from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Model, Rule
 
-ARTIFACT_KINDS = ("FilterJob", "FineTuneJob", "RLJob")
-"""Kinds whose artifact another object can read. An UploadJob is the end of a pipeline."""
+PUBLISHES: Final[Mapping[str, ArtifactType]] = {"FilterJob": "dataset", "FineTuneJob": "model", "RLJob": "model"}
+"""What each kind publishes that another object can read. An UploadJob is the end of a pipeline."""
 
-ReferencePattern = rf"^({'|'.join(ARTIFACT_KINDS)})/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+ReferencePattern = rf"^({'|'.join(PUBLISHES)})/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 UriPattern = r"^(pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^/].*|file:///.*)$"
 
 Column = Annotated[str, Field(min_length=1, max_length=128)]

@@ -1,9 +1,11 @@
 """What an RLJob can be told: improve a model by rewards for what it generates."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Model, Rule
 from posttrain_contract.inputs import AnswerFormat, Input, TaskDataset
 from posttrain_contract.training import BATCH_OF_GROUPS, EVALUATION_INPUT, Checkpoints, Evaluation, Training
@@ -75,6 +77,9 @@ class RLSpec(Model):
     evaluation: Evaluation | None = Field(default=None, description="Evaluation by generation; absent: none.")
 
     rules: ClassVar[tuple[Rule, ...]] = (BATCH_OF_GROUPS,)
+
+    needs: ClassVar[Mapping[str, ArtifactType]] = {"model": "model", "dataset": "dataset", EVALUATION_INPUT: "dataset"}
+    """The type that an artifact must have to be this input; an input that is not here takes any."""
 
     def inputs(self) -> dict[str, Input]:
         """What this job reads, by the field's path; the names of ``RunFacts.inputs``."""

@@ -1,9 +1,11 @@
 """What an UploadJob can be told: publish an artifact as a Hub repository."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Model, Rule
 from posttrain_contract.inputs import Input
 
@@ -65,6 +67,9 @@ class UploadSpec(Model):
             message="trainingData.repository.id must differ from repository.id",
         ),
     )
+
+    needs: ClassVar[Mapping[str, ArtifactType]] = {TRAINING_DATA_INPUT: "dataset"}
+    """The type that an artifact must have to be this input; an input that is not here takes any."""
 
     def inputs(self) -> dict[str, Input]:
         """What this job reads, by the field's path; the names of ``RunFacts.inputs``."""

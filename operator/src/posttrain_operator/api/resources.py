@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from posttrain_contract.base import Model, Problem, Rule, problems
@@ -78,6 +79,8 @@ class Resource:
     generation: int
     spec: Spec
     run: RunSpec
+    created: datetime | None = None
+    """By the API server's clock."""
 
     @property
     def inputs(self) -> dict[str, Input]:
@@ -91,7 +94,17 @@ def parse(raw: Json) -> Resource:
     if found or spec is None or run is None:
         raise InvalidSpec(found)
     metadata = raw["metadata"]
-    return Resource(Ref.of(raw), metadata["uid"], metadata.get("generation", 1), spec, run)
+    return Resource(
+        Ref.of(raw), metadata["uid"], metadata.get("generation", 1), spec, run, _time(metadata.get("creationTimestamp"))
+    )
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None
 
 
 def read_spec(raw: Mapping[str, Any]) -> tuple[list[Problem], Spec | None, RunSpec | None]:

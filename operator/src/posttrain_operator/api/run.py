@@ -1,11 +1,12 @@
 """``spec.run``: where and how a job runs; the same in all four kinds, and the only part that may change later."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from posttrain_contract.base import Model, Rule
 from pydantic import Field
 
 from posttrain_operator.api.quantities import Duration, Quantity
+from posttrain_operator.labels import GROUP
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
@@ -13,8 +14,13 @@ LabelKey = Annotated[
     str,
     Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=317),
 ]
+AnnotationValue = Annotated[str, Field(max_length=4096)]
 LabelName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)]
 """The name of an object that children carry as a label's value."""
+
+OWN_PREFIX: Final = f"{GROUP}/"
+RESERVED_LABELS: Final = (OWN_PREFIX, "app.kubernetes.io/", "kueue.x-k8s.io/", "training.kubeflow.org/")
+"""Prefixes of labels by which the operator, queues and controllers find pods."""
 
 
 class Storage(Model):
@@ -92,7 +98,18 @@ class RunSpec(Model):
         default=3, ge=0, le=100, description="Failed attempts that are tried again; preemptions are not counted."
     )
     deadline: Duration | None = Field(
-        default=None, description="Longest time over all attempts, such as 48h or 1h30m; absent: none."
+        default=None,
+        description="Longest time over all attempts, such as 48h or 1h30m, less time suspended; absent: none.",
+    )
+    pending_deadline: Duration | None = Field(
+        default=None,
+        description="Longest time from the first attempt's children until all pods of an attempt ran, such as 2h; "
+        "less time suspended; absent: none.",
+    )
+    ttl_after_finished: Duration | None = Field(
+        default=None,
+        description="Time after the end of the job when its children go, with their pods and logs, such as 24h; "
+        "this object and its artifact stay; absent: children stay.",
     )
     storage: Storage = Field(default=Storage(), description="Where the run folder lies.")
     image: str | None = Field(
@@ -106,4 +123,27 @@ class RunSpec(Model):
     image_pull_secrets: tuple[Name, ...] = Field(
         default=(), max_length=16, description="Secrets with the registry's login."
     )
+    pod_labels: dict[LabelKey, LabelValue] = Field(
+        default={},
+        max_length=32,
+        description="More labels of the pods; those of the operator have prefixes of their own.",
+    )
+    pod_annotations: dict[LabelKey, AnnotationValue] = Field(
+        default={}, max_length=32, description="Annotations of the pods, such as those of Kueue's topologies."
+    )
     secrets: Secrets = Field(default=Secrets(), description="Secrets that stages need.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.podLabels) || self.podLabels.all(key, "
+            + " && ".join(f"!key.startsWith('{prefix}')" for prefix in RESERVED_LABELS)
+            + ")",
+            check=lambda self: not any(key.startswith(RESERVED_LABELS) for key in self.pod_labels),
+            message=f"podLabels must not begin with {', '.join(RESERVED_LABELS)}: pods are found by these",
+        ),
+        Rule(
+            cel=f"!has(self.podAnnotations) || self.podAnnotations.all(key, !key.startsWith('{OWN_PREFIX}'))",
+            check=lambda self: not any(key.startswith(OWN_PREFIX) for key in self.pod_annotations),
+            message=f"podAnnotations must not begin with {OWN_PREFIX}: those are the operator's",
+        ),
+    )

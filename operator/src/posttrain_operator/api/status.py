@@ -21,12 +21,14 @@ Time = Annotated[
 """A moment in UTC, with whole seconds when written."""
 
 Phase = Literal["Pending", "Waiting", "Queued", "Starting", "Running", "Suspended", "Succeeded", "Failed"]
-Outcome = Literal["Succeeded", "Failed", "Preempted", "Suspended", "Lost"]
+Outcome = Literal["Succeeded", "Failed", "Preempted", "Suspended", "Lost", "Released"]
 
 MAX_TEXT: Final = 4096
 MAX_WORD: Final = 253
 MAX_METRICS: Final = 64
+MAX_NAME: Final = 64
 MAX_ATTEMPTS: Final = 256
+MAX_INT: Final = 2**53 - 1  # the API server reads bounds as doubles: it refuses every write under a larger one
 """``posttrain_operator.status`` keeps within these."""
 
 
@@ -51,12 +53,29 @@ class Attempt(Model):
 
     number: int = Field(ge=1, description="1 for the first.")
     start_time: Time = Field(description="When its children were created.")
+    running_time: Time | None = Field(
+        default=None, description="Since when all its pods run, or ran; absent before, and while its queue suspends it."
+    )
     end_time: Time | None = Field(default=None, description="When it ended; absent while it runs.")
     outcome: Outcome | None = Field(default=None, description="How it ended.")
     exit_code: int | None = Field(default=None, description="Exit status of the pod that failed first.")
     reason: str | None = Field(default=None, max_length=1024, description="One word why.")
     message: str | None = Field(default=None, max_length=MAX_TEXT, description="A sentence for people.")
     resumed_from: str | None = Field(default=None, max_length=MAX_WORD, description="The checkpoint it went on from.")
+    gpus: int | None = Field(
+        default=None, ge=0, le=MAX_INT, description="GPUs of all its pods together; absent until they ran."
+    )
+
+    @property
+    def ran(self) -> bool:
+        """Whether all its pods ran at some time."""
+        return self.running_time is not None or self.gpus is not None
+
+    def gpu_seconds(self, until: datetime) -> int:
+        """What it cost from the moment it ran, times its GPUs; 0 where clocks contradict each other."""
+        if self.running_time is None:
+            return 0
+        return max(0, int((until - self.running_time).total_seconds())) * (self.gpus or 0)
 
 
 class ProgressStatus(Model):
@@ -64,9 +83,9 @@ class ProgressStatus(Model):
 
     phase: str = Field(max_length=64, description="What the stage is doing.")
     percent: int | None = Field(default=None, ge=0, le=100, description="Share done.")
-    step: int = Field(ge=0, description="Units done.")
-    total_steps: int | None = Field(default=None, ge=0, description="Units in all.")
-    eta_seconds: int | None = Field(default=None, ge=0, description="Seconds that are left.")
+    step: int = Field(ge=0, le=MAX_INT, description="Units done.")
+    total_steps: int | None = Field(default=None, ge=0, le=MAX_INT, description="Units in all.")
+    eta_seconds: int | None = Field(default=None, ge=0, le=MAX_INT, description="Seconds that are left.")
     headline: str | None = Field(default=None, max_length=64, description="The figure that matters, such as loss 0.31.")
     metrics: dict[str, float] = Field(default={}, max_length=MAX_METRICS, description="Newest figures.")
     updated_at: Time = Field(description="When the stage said so.")
@@ -102,6 +121,9 @@ class Status(Model):
     artifact: ArtifactSummary | None = Field(default=None, description="What was published.")
     start_time: Time | None = Field(default=None, description="When the first attempt began.")
     completion_time: Time | None = Field(default=None, description="When the job ended.")
+    gpu_seconds: int | None = Field(
+        default=None, ge=0, le=MAX_INT, description="GPU-seconds of the attempts that have ended."
+    )
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of a type, if it was ever said."""
@@ -111,6 +133,11 @@ class Status(Model):
         """Whether the condition of a type is True."""
         condition = self.condition(kind)
         return condition is not None and condition.status == "True"
+
+    @property
+    def open_attempt(self) -> Attempt | None:
+        """The attempt that has not ended."""
+        return self.attempts[-1] if self.attempts and self.attempts[-1].end_time is None else None
 
     @property
     def finished(self) -> bool:
@@ -123,8 +150,33 @@ class Status(Model):
 
 
 def read_status(raw: Any) -> Status:
-    """The status of an object; one that somebody else garbled counts as none, and is then written anew."""
-    try:
-        return Status.model_validate(raw or {})
-    except ValidationError:
+    """The status of an object.
+
+    Fields of a newer release are passed over. What somebody else garbled counts as absent, field by field and of lists
+    entry by entry, so that one wrong word costs neither the attempts nor the end of a job; it is then written anew.
+    """
+    if not isinstance(raw, dict):
         return Status()
+    try:
+        return _read(raw)
+    except ValidationError:
+        kept = {key: value for name, told in raw.items() for key, value in _readable(name, told).items()}
+        return _read(kept)
+
+
+def _read(raw: dict[str, Any]) -> Status:
+    return Status.model_validate(raw, extra="ignore")
+
+
+def _readable(name: str, told: Any) -> dict[str, Any]:
+    """The field with what can be read of it, or nothing."""
+    kept = [entry for entry in told if _is_readable({name: [entry]})] if isinstance(told, list) else told
+    return {name: kept} if _is_readable({name: kept}) else {}
+
+
+def _is_readable(raw: dict[str, Any]) -> bool:
+    try:
+        _read(raw)
+    except ValidationError:
+        return False
+    return True

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from posttrain_operator.observe.raw import mapping, mappings, text
+
 
 class WorkloadState(StrEnum):
     """Where a child is in its life."""
@@ -13,9 +15,16 @@ class WorkloadState(StrEnum):
     FAILED = "Failed"
 
 
-def true_conditions(status: dict[str, object]) -> set[str]:
+def true_conditions(status: object) -> set[str]:
     """The types of the conditions that hold."""
-    conditions = status.get("conditions")
-    if not isinstance(conditions, list):
-        return set()
-    return {c["type"] for c in conditions if isinstance(c, dict) and c.get("status") == "True"}
+    conditions = mappings(mapping(status).get("conditions"))
+    return {text(c.get("type")) for c in conditions if c.get("status") == "True"} - {""}
+
+
+def creation_failure(child: object) -> str | None:
+    """Why a controller cannot make its pods, where its conditions tell."""
+    for condition in mappings(mapping(mapping(child).get("status")).get("conditions")):
+        failed = condition.get("type") == "ReplicaFailure" or condition.get("reason") == "FailedCreate"
+        if failed and condition.get("status") == "True":
+            return text(condition.get("message")) or "no reason given"
+    return None

@@ -1,67 +1,58 @@
-"""The life of attempts: when one ended, how, and whether there is another."""
+"""The life of attempts on record: opened, running, ended, what an end costs, and when there is another."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from posttrain_contract.exit_codes import FIRST_RETRIABLE, ExitCode
-from posttrain_contract.result import StageResult
-
 from posttrain_operator.api.status import Attempt, Outcome
-from posttrain_operator.labels import Reason, Role
 from posttrain_operator.observe.facts import AttemptFacts
-from posttrain_operator.observe.pods import PodFacts, first_failure
 from posttrain_operator.observe.workload import WorkloadState
+from posttrain_operator.plan.ending import End
 from posttrain_operator.settings import Settings
 
-FREE_OUTCOMES: tuple[Outcome, ...] = ("Preempted", "Suspended", "Lost")
+FREE_OUTCOMES: tuple[Outcome, ...] = ("Preempted", "Suspended", "Lost", "Released")
 """Ends that cost no retry."""
 
 
-@dataclass(frozen=True)
-class End:
-    """How an attempt ended."""
-
-    outcome: Outcome
-    retriable: bool
-    reason: str
-    message: str
-    exit_code: int | None = None
-    result: StageResult | None = None
+def opened(history: tuple[Attempt, ...], number: int, now: datetime) -> tuple[Attempt, ...]:
+    """The history with the attempt of a number at its end."""
+    if history and history[-1].number == number:
+        return history
+    return (*history, Attempt(number=number, start_time=now))
 
 
-def ended(facts: AttemptFacts) -> End | None:
-    """How the attempt ended, or None while it has not."""
-    workers = [pod for pod in facts.pods if pod.role != Role.SERVERS]
-    if facts.state is WorkloadState.SUCCEEDED:
-        return _success(workers)
-    servers = [pod for pod in facts.pods if pod.role == Role.SERVERS]
-    if (server := first_failure(servers)) is not None and not ExitCode.is_preemption(server.exit_code):
-        # The trainer only sees that a server does not answer; the server knows why.
-        return _failure(server)
-    if facts.state is WorkloadState.FAILED:
-        return _failure(first_failure(workers))
-    return None
+def observed(history: tuple[Attempt, ...], facts: AttemptFacts | None, now: datetime) -> tuple[Attempt, ...]:
+    """The history with what the present attempt's children tell of it: since when it runs, and with how many GPUs.
+
+    One that its queue has suspended runs no more; when it does again, that is another time.
+    """
+    if facts is None:
+        return history
+    last = history[-1]
+    if last.running_time is None and facts.at_work:
+        told = {"running_time": facts.ran_since(now), "gpus": facts.gpus}
+    elif last.running_time is not None and facts.state is WorkloadState.SUSPENDED:
+        told = {"running_time": None}
+    else:
+        return history
+    return (*history[:-1], last.model_copy(update=told))
 
 
-def lost() -> End:
-    """The end of an attempt whose children are gone without a result."""
-    return End("Lost", retriable=True, reason=Reason.CHILD_LOST, message="the attempt's pods are gone without a result")
-
-
-def close(attempt: Attempt, end: End, now: datetime) -> Attempt:
-    """The attempt's entry in the status once it ended."""
-    resumed = end.result.resumed_from if end.result else None
-    return attempt.model_copy(
-        update={
-            "end_time": now,
-            "outcome": end.outcome,
-            "exit_code": end.exit_code,
-            "reason": end.reason,
-            "message": end.message or None,
-            "resumed_from": resumed,
-        }
-    )
+def closed(
+    history: tuple[Attempt, ...], end: End, now: datetime, facts: AttemptFacts | None = None
+) -> tuple[Attempt, ...]:
+    """The history with the last attempt ended; of one that nobody saw running, ``facts`` may tell that it did."""
+    last, result = history[-1], end.result
+    told: dict[str, object] = {
+        "end_time": max(now, last.start_time),
+        "outcome": end.outcome,
+        "exit_code": end.exit_code,
+        "reason": end.reason,
+        "message": end.message or None,
+        "resumed_from": result.resumed_from if result is not None else None,
+    }
+    if last.running_time is None and facts is not None and (since := facts.ran_since()) is not None:
+        told |= {"running_time": since, "gpus": facts.gpus}
+    return (*history[:-1], last.model_copy(update=told))
 
 
 def failures(attempts: Sequence[Attempt]) -> int:
@@ -79,41 +70,3 @@ def backoff(attempts: Sequence[Attempt], settings: Settings) -> timedelta:
     doublings = min(max(failures(attempts) - 1, 0), 20)
     pause: timedelta = settings.first_backoff * 2**doublings
     return min(pause, settings.longest_backoff)
-
-
-def _success(pods: Sequence[PodFacts]) -> End:
-    results = [pod.result for pod in pods if pod.result is not None and pod.result.outcome == "Succeeded"]
-    published = [result for result in results if result.artifact is not None]
-    if not published:
-        message = "the pods ended well but told of no artifact; look at their logs"
-        # Another attempt finds the artifact if it was published, and then only tells of it.
-        return End("Failed", retriable=True, reason=Reason.NO_RESULT, message=message, exit_code=0)
-    return End("Succeeded", retriable=False, reason=Reason.SUCCEEDED, message="", exit_code=0, result=published[0])
-
-
-def _failure(pod: PodFacts | None) -> End:
-    if pod is None:
-        message = "the attempt failed and left no pod that says why; look at the events of its children"
-        return End("Failed", retriable=True, reason=Reason.NO_RESULT, message=message)
-    if pod.reason == "OOMKilled":
-        message = f"{pod.name} was killed at its memory limit; raise run.resources.memory or lower the batch size"
-        return End("Failed", retriable=False, reason=Reason.OUT_OF_MEMORY, message=message, exit_code=pod.exit_code)
-    if pod.result is not None and pod.result.outcome != "Succeeded":
-        code = pod.result.exit_code
-        outcome: Outcome = "Preempted" if code.preempted else "Failed"
-        reason = pod.result.reason or outcome
-        return End(outcome, code.retriable, reason, pod.result.message, int(code), pod.result)
-    return _untold(pod)
-
-
-def _untold(pod: PodFacts) -> End:
-    """The end of a pod that could not say why: from its exit status, when there is one."""
-    if pod.disrupted or ExitCode.is_preemption(pod.exit_code):
-        message = f"{pod.name} was stopped by the cluster: {pod.message or pod.reason or 'no reason given'}"
-        return End("Preempted", retriable=True, reason=Reason.PREEMPTED, message=message, exit_code=pod.exit_code)
-    if pod.exit_code is None:
-        message = f"{pod.name} failed: {pod.message or pod.reason or 'no reason given'}"
-        return End("Failed", retriable=True, reason=Reason.NO_RESULT, message=message)
-    message = f"{pod.name} ended with status {pod.exit_code} and told no reason; look at its log"
-    retriable = pod.exit_code >= FIRST_RETRIABLE
-    return End("Failed", retriable=retriable, reason=Reason.NO_RESULT, message=message, exit_code=pod.exit_code)

@@ -7,8 +7,9 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from posttrain_contract import layout
+from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Problem
-from posttrain_contract.inputs import Input
+from posttrain_contract.inputs import PUBLISHES, Input
 from posttrain_contract.stage import ResolvedInput
 
 from posttrain_operator.api.resources import Resource
@@ -52,7 +53,7 @@ def resolve(
     volumes: dict[str, Volume] = {}
     for field, item in resource.inputs.items():
         first = pinned.get(field)
-        uri, digest = (first.uri, first.digest) if first else _locate(field, item, upstreams, settings)
+        uri, digest = (first.uri, first.digest) if first else _locate(resource, field, item, upstreams, settings)
         path, volume = _mount(uri, store_claim=resource.run.storage.claim)
         resolved[field] = ResolvedInput(uri=uri, path=path, digest=digest)
         if volume is not None:
@@ -60,11 +61,13 @@ def resolve(
     return Inputs(resolved, tuple(volumes.values()))
 
 
-def _locate(field: str, item: Input, upstreams: Mapping[str, Upstream], settings: Settings) -> tuple[str, str | None]:
+def _locate(
+    resource: Resource, field: str, item: Input, upstreams: Mapping[str, Upstream], settings: Settings
+) -> tuple[str, str | None]:
     """The URI of an input, and the digest when it is an artifact."""
     if item.from_ is not None:
         artifact_of = upstreams[field]
-        _check_upstream(field, artifact_of)
+        _check_upstream(field, artifact_of, needed=resource.spec.needs.get(field))
         assert artifact_of.artifact is not None  # noqa: S101 - _check_upstream raised otherwise
         return artifact_of.artifact.uri, artifact_of.artifact.digest
     assert item.uri is not None  # noqa: S101 - exactly one of from and uri, by the contract
@@ -76,8 +79,11 @@ def _locate(field: str, item: Input, upstreams: Mapping[str, Upstream], settings
     return item.uri, None
 
 
-def _check_upstream(field: str, upstream: Upstream) -> None:
+def _check_upstream(field: str, upstream: Upstream, *, needed: ArtifactType | None) -> None:
     path = ("spec", *field.split("."), "from")
+    given = PUBLISHES.get(upstream.ref.kind)
+    if needed is not None and given != needed:
+        raise InvalidSpec([Problem(path, f"must be a {needed}, but {upstream.ref} publishes a {given}")])
     if upstream.cycle:
         raise InvalidSpec([Problem(path, f"reads from itself: {' -> '.join(upstream.cycle)}")])
     if not upstream.exists:

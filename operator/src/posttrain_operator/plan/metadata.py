@@ -65,7 +65,8 @@ class Child:
         """The metadata of a child that a queue admits, see ``run.queue``."""
         metadata = self.metadata()
         run = self.resource.run
-        queue = {labels.QUEUE: run.queue, labels.PRIORITY: run.priority_class if run.queue else None}
+        priority = run.priority_class if run.queue else None
+        queue = {labels.QUEUE: run.queue, labels.RUN_QUEUE: run.queue, labels.PRIORITY: priority}
         metadata["labels"] = {**metadata["labels"], **{key: value for key, value in queue.items() if value}}
         return metadata
 

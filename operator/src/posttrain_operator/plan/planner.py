@@ -1,6 +1,6 @@
 """The plan of one pass: which children should exist now, and what to say.
 
-    succeeded? -> suspended? -> ended? -> too late? -> inputs there? -> attempt under way, or the next one
+    ended? -> suspended? -> lost? -> too late? -> inputs there? -> attempt under way, or the next one
 
 Everything here is a function of its arguments; the clock is one of them.
 """
@@ -13,18 +13,20 @@ from posttrain_contract.filter import FilterSpec
 from posttrain_contract.finetune import FineTuneSpec
 from posttrain_contract.rl import RLSpec
 
-from posttrain_operator.api.quantities import to_timedelta
 from posttrain_operator.api.resources import Resource
-from posttrain_operator.api.status import Attempt, InputStatus, Status
+from posttrain_operator.api.status import Attempt, InputStatus
 from posttrain_operator.cluster import Json
 from posttrain_operator.errors import Waiting
 from posttrain_operator.labels import Reason
 from posttrain_operator.observe.facts import AttemptFacts, Observed
 from posttrain_operator.observe.workload import WorkloadState
 from posttrain_operator.plan import attempts as life
-from posttrain_operator.plan import filterjob, finetunejob, rljob, uploadjob
+from posttrain_operator.plan import deadlines, filterjob, finetunejob, queueing, rljob, uploadjob
+from posttrain_operator.plan.clock import ZERO, first_of, pause_left
+from posttrain_operator.plan.ending import End, lost
 from posttrain_operator.plan.inputs import Inputs, resolve
 from posttrain_operator.plan.rljob import ServerAddress
+from posttrain_operator.plan.starting import under_way
 from posttrain_operator.plan.types import Plan, State
 from posttrain_operator.settings import Settings
 
@@ -34,37 +36,73 @@ _POLL = timedelta(seconds=30)
 
 def plan(resource: Resource, observed: Observed, settings: Settings, *, now: datetime, address: ServerAddress) -> Plan:
     """The plan for an object that has not finished. Raises ``InvalidSpec``; see ``inputs.resolve``."""
+    decided = _decide(resource, observed, settings, now=now, address=address)
+    if decided.state.phase in ("Succeeded", "Failed", "Suspended"):
+        return decided
+    return replace(decided, requeue_after=first_of(decided.requeue_after, deadlines.left(resource, observed, now)))
+
+
+def _decide(
+    resource: Resource, observed: Observed, settings: Settings, *, now: datetime, address: ServerAddress
+) -> Plan:
     history = observed.status.attempts
     number, facts = _present_attempt(history, observed)
-    running = history and history[-1].end_time is None
-    end = life.ended(facts) if facts is not None else None
-    if end is not None and end.outcome == "Succeeded":
-        return _after(resource, _opened(history, number, now), facts, end, settings, now=now)
+    present = observed.status.open_attempt
+    end = queueing.ended(resource, observed, facts, settings, now=now) if facts is not None else None
+    if end is not None and not _is_suspension(resource, facts, end):
+        opened = life.opened(history, number, now)
+        return _after(resource, observed, opened, facts=facts, end=end, settings=settings, now=now)
     if resource.run.suspend:
         return _suspended(history, lingering(observed.attempts), now, pods_alive=observed.pods_alive)
-    if end is not None:
-        return _after(resource, _opened(history, number, now), facts, end, settings, now=now)
-    if running and facts is None:
-        return _after(resource, history, None, life.lost(), settings, now=now)
-    if _past_deadline(resource, observed.status, now):
-        return _past(history, lingering(observed.attempts), now, resource)
+    if present is not None and present.ran and (facts is None or facts.main is None):
+        return _after(resource, observed, history, facts=facts, end=lost(), settings=settings, now=now)
+    if (late := deadlines.passed(resource, observed, facts, now)) is not None:
+        return _past(history, lingering(observed.attempts), now, late)
     try:
         inputs = resolve(resource, observed.upstreams, settings, pinned=observed.status.inputs)
     except Waiting as waiting:
         state = State("Waiting", waiting.reason, str(waiting), stalled=waiting.stalled)
         return Plan(state, attempts=history, requeue_after=_POLL)
-    if facts is None and (observed.pods_alive or lingering(observed.attempts, before=number)):
+    earlier = lingering(observed.attempts, before=number)
+    if (facts is None or facts.main is None) and (observed.others_alive(number) or earlier):
         state = State("Pending", Reason.STOPPING, "pods of the last attempt are still ending")
-        return Plan(state, delete=lingering(observed.attempts, before=number), attempts=history, requeue_after=_POLL)
-    if facts is None and (pause := _pause(history, settings, now)) > timedelta():
+        return Plan(state, delete=earlier, attempts=history, requeue_after=_POLL)
+    if facts is None and (pause := _pause(history, settings, now)) > ZERO:
         return replace(_retrying(history), requeue_after=pause)
-    create = _missing(_children(resource, inputs, number, settings, facts=facts, address=address), facts)
+    opens = facts is None and present is None
+    if opens and (wait := queueing.obstacle(resource, observed, settings, now=now)) is not None:
+        return replace(wait, attempts=history)
+    return _go_on(resource, observed, facts, inputs, settings, number=number, now=now, address=address)
+
+
+def _go_on(
+    resource: Resource,
+    observed: Observed,
+    facts: AttemptFacts | None,
+    inputs: Inputs,
+    settings: Settings,
+    *,
+    number: int,
+    now: datetime,
+    address: ServerAddress,
+) -> Plan:
+    """The attempt that is under way, or that begins now."""
+    with_trainer = queueing.may_train(observed, facts)
+    create = _missing(
+        _children(resource, inputs, number, settings, facts=facts, address=address, with_trainer=with_trainer), facts
+    )
+    said = queueing.told(resource, observed, facts, settings, now=now)
+    history = observed.status.attempts
+    attempts = life.observed(life.opened(history, number, now), facts, now)
     return Plan(
-        _state(resource, facts),
+        under_way(resource, facts, attempts[-1], said),
         create=create,
-        attempts=_opened(history, number, now),
+        attempts=attempts,
         inputs={name: InputStatus(uri=i.uri, digest=i.digest) for name, i in inputs.resolved.items()},
         requeue_after=settings.progress_interval,
+        admission=said,
+        # Names tell attempts apart: a first one can only meet itself, and a later one needs the others to be over.
+        confirm=bool(create) and number > 1 and observed.status.open_attempt is None,
     )
 
 
@@ -89,14 +127,11 @@ def _present_attempt(history: tuple[Attempt, ...], observed: Observed) -> tuple[
     return number, facts if facts is not None and facts.exists else None
 
 
-def _opened(history: tuple[Attempt, ...], number: int, now: datetime) -> tuple[Attempt, ...]:
-    if history and history[-1].number == number:
-        return history
-    return (*history, Attempt(number=number, start_time=now))
-
-
-def _closed(history: tuple[Attempt, ...], end: life.End, now: datetime) -> tuple[Attempt, ...]:
-    return (*history[:-1], life.close(history[-1], end, now))
+def _is_suspension(resource: Resource, facts: AttemptFacts | None, end: End) -> bool:
+    """Whether an end is the work of ``run.suspend``: but for failures of before, everything then is."""
+    if not resource.run.suspend or end.outcome == "Succeeded":
+        return False
+    return end.outcome != "Failed" or (facts is not None and facts.stopping)
 
 
 def _suspended(history: tuple[Attempt, ...], at_work: tuple[Json, ...], now: datetime, *, pods_alive: bool) -> Plan:
@@ -105,36 +140,31 @@ def _suspended(history: tuple[Attempt, ...], at_work: tuple[Json, ...], now: dat
         state = State("Suspended", Reason.SUSPENDED, "stopping after a checkpoint")
         return Plan(state, delete=at_work, attempts=history, requeue_after=_POLL)
     if history and history[-1].end_time is None:
-        end = life.End("Suspended", retriable=True, reason=Reason.SUSPENDED, message="run.suspend was set")
-        history = _closed(history, end, now)
+        end = End("Suspended", retriable=True, reason=Reason.SUSPENDED, message="run.suspend was set")
+        closed = life.closed(history, end, now)
+        state = State("Suspended", Reason.SUSPENDED, "set run.suspend to false to go on")
+        return Plan(state, attempts=closed, confirm=True)
     return Plan(State("Suspended", Reason.SUSPENDED, "set run.suspend to false to go on"), attempts=history)
 
 
-def _past_deadline(resource: Resource, status: Status, now: datetime) -> bool:
-    deadline, since = resource.run.deadline, status.start_time
-    return deadline is not None and since is not None and now - since > to_timedelta(deadline)
-
-
-def _past(history: tuple[Attempt, ...], at_work: tuple[Json, ...], now: datetime, resource: Resource) -> Plan:
-    message = f"not finished after run.deadline ({resource.run.deadline})"
+def _past(history: tuple[Attempt, ...], at_work: tuple[Json, ...], now: datetime, late: End) -> Plan:
     if history and history[-1].end_time is None:
-        history = _closed(
-            history, life.End("Failed", retriable=False, reason=Reason.DEADLINE_EXCEEDED, message=message), now
-        )
-    return Plan(State("Failed", Reason.DEADLINE_EXCEEDED, message, stalled=True), delete=at_work, attempts=history)
+        history = life.closed(history, late, now)
+    return Plan(State("Failed", late.reason, late.message, stalled=True), delete=at_work, attempts=history)
 
 
 def _after(
     resource: Resource,
+    observed: Observed,
     history: tuple[Attempt, ...],
-    facts: AttemptFacts | None,
-    end: life.End,
-    settings: Settings,
     *,
+    facts: AttemptFacts | None,
+    end: End,
+    settings: Settings,
     now: datetime,
 ) -> Plan:
-    """What follows the end of an attempt: success, failure, or another attempt after a pause."""
-    history = _closed(history, end, now)
+    """What follows the end of an attempt: success, failure, suspension, or another attempt after a pause."""
+    history = life.closed(history, end, now, facts)
     delete = _surplus(facts) if facts is not None else ()
     if end.outcome == "Succeeded" and end.result is not None:
         state = State("Succeeded", Reason.SUCCEEDED, "the artifact is published and verified")
@@ -143,23 +173,24 @@ def _after(
     if not end.retriable or used_up:
         number = history[-1].number
         attempts = f" (after {number} attempts)" if number > 1 else ""
-        return Plan(
-            State("Failed", end.reason, f"{end.message}{attempts}", stalled=True), delete=delete, attempts=history
-        )
-    return replace(_retrying(history), delete=delete, requeue_after=life.backoff(history, settings))
+        state = State("Failed", end.reason, f"{end.message}{attempts}", stalled=True)
+        return Plan(state, delete=delete, attempts=history, confirm=end.from_absence)
+    if resource.run.suspend:
+        return _suspended(history, lingering(observed.attempts), now, pods_alive=observed.pods_alive)
+    pause = life.backoff(history, settings)
+    return replace(_retrying(history), delete=delete, requeue_after=pause, confirm=end.from_absence)
 
 
 def _retrying(history: tuple[Attempt, ...]) -> Plan:
     last = history[-1]
     message = f"attempt {last.number} ended: {last.reason or last.outcome}: {last.message or ''}".rstrip(": ")
-    return Plan(State("Pending", Reason.RETRYING, message), attempts=history)
+    reason = Reason.PREEMPTED if last.outcome == "Preempted" else Reason.RETRYING
+    return Plan(State("Pending", reason, message), attempts=history)
 
 
 def _pause(history: tuple[Attempt, ...], settings: Settings, now: datetime) -> timedelta:
     """What is left of the pause before the next attempt."""
-    if not history or history[-1].end_time is None:
-        return timedelta()
-    return history[-1].end_time + life.backoff(history, settings) - now
+    return pause_left(history, life.backoff(history, settings), settings.longest_backoff, now)
 
 
 def _surplus(facts: AttemptFacts) -> tuple[Json, ...]:
@@ -176,6 +207,7 @@ def _children(
     *,
     facts: AttemptFacts | None,
     address: ServerAddress,
+    with_trainer: bool,
 ) -> list[Json]:
     spec = resource.spec
     if isinstance(spec, FilterSpec):
@@ -184,7 +216,7 @@ def _children(
         return finetunejob.children(resource, spec, inputs, number, settings)
     if isinstance(spec, RLSpec):
         servers = rljob.servers(resource, spec, inputs, number, settings)
-        if facts is None or not (facts.servers_ready or facts.main is not None):
+        if not (with_trainer or (facts is not None and facts.main is not None)):
             return servers
         return [*servers, *rljob.trainer(resource, spec, inputs, number, settings, address=address)]
     return uploadjob.children(resource, spec, inputs, number, settings)
@@ -196,17 +228,3 @@ def _missing(children: list[Json], facts: AttemptFacts | None) -> tuple[Json, ..
         return ()
     have = {(child["kind"], child["metadata"]["name"]) for child in facts.children} if facts else set()
     return tuple(child for child in children if (child["kind"], child["metadata"]["name"]) not in have)
-
-
-def _state(resource: Resource, facts: AttemptFacts | None) -> State:
-    """What the attempt is doing, or will be once its children are created."""
-    state = facts.state if facts is not None else None
-    if state is None:
-        if isinstance(resource.spec, RLSpec) and not (facts is not None and facts.servers_ready):
-            return State("Starting", Reason.STARTING, "rollout servers are starting")
-        state = WorkloadState.SUSPENDED if resource.run.queue is not None else WorkloadState.PENDING
-    if state is WorkloadState.SUSPENDED:
-        return State("Queued", Reason.QUEUED, f"waiting for quota in queue {resource.run.queue}")
-    if facts is not None and state is WorkloadState.RUNNING:
-        return State("Running", Reason.RUNNING, f"attempt {facts.number} is at work")
-    return State("Starting", Reason.STARTING, "pods are starting")

@@ -28,7 +28,7 @@ def pod_template(
     volumes = _volumes(child.resource, config_map_name, inputs)
     container = _container(child.resource, child.stage, settings, volumes)
     return {
-        "metadata": {"labels": child.labels},
+        "metadata": _metadata(child),
         "spec": {
             **_scheduling(child.resource),
             "restartPolicy": restart_policy,
@@ -45,6 +45,13 @@ def pod_template(
             "volumes": [{"name": volume.name, **volume.source} for volume in volumes],
         },
     }
+
+
+def _metadata(child: Child) -> Json:
+    """The operator's own labels win, though the API refuses others with their prefixes anyway."""
+    run = child.resource.run
+    annotations = {"annotations": dict(run.pod_annotations)} if run.pod_annotations else {}
+    return {"labels": {**run.pod_labels, **child.labels}, **annotations}
 
 
 def _container(resource: Resource, stage: str, settings: Settings, volumes: list[Volume]) -> Json:

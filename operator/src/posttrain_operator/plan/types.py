@@ -21,6 +21,23 @@ class State:
 
 
 @dataclass(frozen=True)
+class Admission:
+    """What a queue says to the present attempt, in words."""
+
+    reason: str
+    message: str
+    holds: bool = False
+    """Whether it has admitted all of it."""
+    stalled: bool = False
+    """Whether only a person can move it on."""
+
+    @property
+    def state(self) -> State:
+        """Where an object is that waits for it."""
+        return State("Queued", self.reason, self.message, stalled=self.stalled)
+
+
+@dataclass(frozen=True)
 class Plan:
     """The children that should exist, those that should not, and what to say about it."""
 
@@ -33,3 +50,7 @@ class Plan:
     metrics: dict[str, float] | None = None
     artifact: ArtifactSummary | None = None
     requeue_after: timedelta | None = None
+    admission: Admission | None = None
+    """What the queue says; None where there is none."""
+    confirm: bool = False
+    """Whether it rests on something not being there; then the cluster is asked again before it is followed."""

@@ -1,0 +1,28 @@
+"""``python -m posttrain_operator``: settings from the environment, then the work."""
+
+import asyncio
+import os
+import sys
+
+from posttrain_operator.controller import Controller
+from posttrain_operator.handlers import operate
+from posttrain_operator.logs import set_up
+from posttrain_operator.rest import NoClusterError, load_configuration
+from posttrain_operator.settings import SettingsError, from_environment
+
+
+def main() -> int:
+    """Runs the operator until it is told to end; returns the exit status."""
+    try:
+        settings = from_environment(os.environ)
+        asyncio.run(load_configuration())  # a clear word now, instead of tries for ever
+    except (NoClusterError, SettingsError) as error:
+        sys.stderr.write(f"posttrain-operator: {error}\n")
+        return 2
+    set_up(settings.log_level)
+    asyncio.run(operate(Controller(settings)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
