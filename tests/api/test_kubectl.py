@@ -1,6 +1,5 @@
 """The four kinds as kubectl shows them to people."""
 
-import itertools
 import re
 import subprocess
 
@@ -8,7 +7,7 @@ import pytest
 from posttrain_operator.api.resources import KINDS, Kind
 from posttrain_operator.cluster import Json, Ref
 from posttrain_operator.labels import API_VERSION
-from support.api import Api, Kubectl
+from support.api import Api, Kubectl, table
 from support.jobs import job
 
 NOON = "2026-01-01T12:00:00Z"
@@ -34,14 +33,6 @@ RUNNING: Json = {
     "attempts": [{"number": 1, "startTime": NOON}, {"number": 2, "startTime": NOON}],
     "artifact": {"uri": "pvc://posttrain/team/thing", "digest": "0" * 64, "type": "model", "bytes": 1},
 }
-
-
-def table(text: str) -> list[dict[str, str]]:
-    """The rows that kubectl prints, by the heads of their columns."""
-    head, *rows = text.splitlines()
-    starts = [match.start() for match in re.finditer(r"\S+", head)]
-    cuts = [slice(*ends) for ends in itertools.pairwise([*starts, None])]
-    return [{head[cut].strip(): row[cut].strip() for cut in cuts} for row in rows]
 
 
 def test_a_row_says_how_it_is_going(api: Api, kubectl: Kubectl, namespace: str) -> None:

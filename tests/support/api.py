@@ -1,6 +1,8 @@
 """A client of a Kubernetes API server, for whatever a test does to objects and wants to know of them."""
 
+import itertools
 import json
+import re
 import ssl
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -195,6 +197,14 @@ class Kubectl:
         # Another control plane may have had the same port: its discovery must not be remembered.
         cache = self.kubeconfig.parent / "kubectl-cache"
         return [str(self.program), f"--kubeconfig={self.kubeconfig}", f"--cache-dir={cache}", *arguments]
+
+
+def table(text: str) -> list[dict[str, str]]:
+    """The rows that kubectl prints, by the heads of their columns."""
+    head, *rows = text.splitlines()
+    starts = [match.start() for match in re.finditer(r"\S+", head)]
+    cuts = [slice(*ends) for ends in itertools.pairwise([*starts, None])]
+    return [{head[cut].strip(): row[cut].strip() for cut in cuts} for row in rows]
 
 
 def _with_namespace(obj: Json) -> Json:

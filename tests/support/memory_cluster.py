@@ -8,7 +8,7 @@ from typing import Any
 
 from posttrain_contract.progress import Progress
 from posttrain_contract.result import StageResult
-from posttrain_operator.cluster import Json, Ref
+from posttrain_operator.cluster import Event, Json, Ref
 from posttrain_operator.errors import Conflict
 
 ENDED = ("Succeeded", "Failed")
@@ -31,6 +31,10 @@ class MemoryCluster:
         """Every write of the operator that was accepted, in order."""
         self.reads: list[str] = []
         """The objects that it asked for by name, in order."""
+        self.refreshes = 0
+        """Times that it asked again before it concluded something from absence."""
+        self.events: dict[str, Event] = {}
+        """What people were told, by name."""
         self.tries = 0
         """Writes that it asked for or was about to ask for."""
         self.answers: dict[str, Progress] = {}
@@ -48,11 +52,18 @@ class MemoryCluster:
         self.reads.append(str(ref))
         return copy.deepcopy(self.objects.get(ref))
 
+    async def read(self, ref: Ref) -> Json | None:
+        return await self.get(ref)
+
+    async def refresh(self, namespace: str, wanted: Mapping[str, str]) -> None:
+        self.refreshes += 1
+
     async def list_objects(self, api_version: str, kind: str, namespace: str, wanted: Mapping[str, str]) -> list[Json]:
         return [
             copy.deepcopy(obj)
             for ref, obj in self.objects.items()
-            if (ref.api_version, ref.kind, ref.namespace) == (api_version, kind, namespace)
+            if (ref.api_version, ref.kind) == (api_version, kind)
+            and namespace in ("", ref.namespace)
             and wanted.items() <= obj["metadata"].get("labels", {}).items()
         ]
 
@@ -63,7 +74,7 @@ class MemoryCluster:
             if ref in self.objects:
                 raise Conflict(f"{ref} exists")
             self._store(obj)
-        return copy.deepcopy(self.objects[ref])
+            return self._given(self.objects[ref])
 
     async def delete(self, ref: Ref, *, uid: str) -> None:
         with _Write(self, f"delete {ref}"):
@@ -71,7 +82,7 @@ class MemoryCluster:
             if obj is not None and obj["metadata"]["uid"] == uid:
                 self.remove(ref)
 
-    async def patch_status(self, obj: Json, status: Json) -> None:
+    async def patch_status(self, obj: Json, status: Json) -> Json:
         ref = Ref.of(obj)
         with _Write(self, f"status {ref}"):
             stored = self.objects.get(ref)
@@ -79,6 +90,10 @@ class MemoryCluster:
                 raise Conflict(f"{ref} has changed")
             if stored.get("status") != status:
                 self._store({**stored, "status": status})
+            return self._given(self.objects[ref])
+
+    async def tell(self, obj: Json, event: Event) -> None:
+        self.events[event.name] = event
 
     async def progress(self, pod: Json) -> Progress | None:
         return self.answers.get(pod["metadata"]["name"])
@@ -144,6 +159,10 @@ class MemoryCluster:
         phase = "Failed" if code else "Succeeded"
         self.set_status(ref, phase=phase, containerStatuses=[{"state": {"terminated": terminated}}])
 
+    def versions(self) -> dict[Ref, str]:
+        """The resource version of everything."""
+        return {ref: obj["metadata"]["resourceVersion"] for ref, obj in self.objects.items()}
+
     def of_kind(self, kind: str) -> list[Ref]:
         return [ref for ref in self.objects if ref.kind == kind]
 
@@ -158,8 +177,12 @@ class MemoryCluster:
     def _phase(self, ref: Ref) -> str:
         return str(self.objects[ref].get("status", {}).get("phase", "Pending"))
 
+    def _given(self, obj: Json) -> Json:
+        """An object on its way in or out; whoever has it may change it."""
+        return copy.deepcopy(obj)
+
     def _store(self, obj: Json) -> None:
-        stored = copy.deepcopy(obj)
+        stored = self._given(obj)
         metadata = stored["metadata"]
         if "uid" not in metadata:
             metadata["uid"] = f"uid-{next(self._uids)}"

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from posttrain_contract.inputs import UriPattern
 
 Json = dict[str, Any]
+_KEYS = ("a", "b", "acme.dev/a", "posttrain.dev/a", "app.kubernetes.io/a", "kueue.x-k8s.io/a")
+"""Keys of labels, of others and of ours."""
 
 
 def raw_objects(schema: Json) -> st.SearchStrategy[Json]:
@@ -29,7 +31,7 @@ def _values(schema: Json) -> st.SearchStrategy[Any]:
             return raw_objects(schema)
         case {"type": "object"}:
             values = _values(schema["additionalProperties"])
-            return st.dictionaries(st.text(min_size=1, max_size=3), values, max_size=2)
+            return st.dictionaries(st.sampled_from(_KEYS) | st.text(min_size=1, max_size=3), values, max_size=2)
         case {"type": "array"}:
             return st.lists(_values(schema["items"]), min_size=schema.get("minItems", 0), max_size=2)
         case _:
@@ -64,7 +66,7 @@ def _texts(schema: Json) -> st.SearchStrategy[str]:
             lambda parts: "file:///" + "/".join(parts)
         )
     if "pattern" in schema:
-        return st.from_regex(schema["pattern"].replace("$", r"\Z"), alphabet="ab0/.-_AFilterJobRLneTu").filter(
+        return st.from_regex(schema["pattern"].replace("$", r"\Z"), alphabet="ab0/.-_AFilterJobRLneTusmhd").filter(
             lambda text: len(text) <= schema["maxLength"]
         )
     return st.text(min_size=schema.get("minLength", 0), max_size=3)

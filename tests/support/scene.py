@@ -11,6 +11,7 @@ from posttrain_contract.result import StageResult
 from posttrain_operator import labels
 from posttrain_operator.api.status import Status, read_status
 from posttrain_operator.cluster import Json, Ref
+from posttrain_operator.observe.facts import AttemptFacts, observe_attempts
 from posttrain_operator.reconcile import Outcome, reconcile
 from posttrain_operator.settings import Settings
 from support.memory_cluster import ENDED, CrashError, MemoryCluster, conditions, pod_templates
@@ -68,14 +69,14 @@ class Scene:
         return finish(reconcile(self.cluster, self.ref, self.settings, now=self.now))
 
     def settle(self) -> None:
-        """Passes until one writes nothing; a process that ends on the way is followed by another."""
+        """Passes until one changes nothing; a process that ends on the way is followed by another."""
         for _ in range(30):
-            before = len(self.cluster.writes)
+            before = self.cluster.versions()
             try:
                 self.reconcile()
             except CrashError:
                 continue
-            if len(self.cluster.writes) == before:
+            if self.cluster.versions() == before:
                 return
         raise AssertionError(f"no end of writing: {self.cluster.writes[-6:]}")
 
@@ -109,6 +110,14 @@ class Scene:
         """The children that the operator made, as KIND/NAME; ConfigMaps without their hashes."""
         names = [str(ref).rpartition("-")[0] if ref.kind == "ConfigMap" else str(ref) for ref in self.cluster.objects]
         return sorted(name for name in names if not name.startswith("Pod/") and name != str(self.ref))
+
+    @property
+    def attempts(self) -> dict[int, AttemptFacts]:
+        """What the operator sees of its attempts."""
+        objects = [obj for ref, obj in self.cluster.objects.items() if ref != self.ref]
+        pods = [obj for obj in objects if obj["kind"] == "Pod"]
+        children = [obj for obj in objects if obj["kind"] != "Pod"]
+        return observe_attempts(self.cluster.objects[self.ref]["metadata"]["uid"], children, pods)
 
     def pods(self, role: str = "") -> list[Ref]:
         return [
@@ -157,7 +166,7 @@ class Scene:
         """Every controller writes what it sees of its pods."""
         for ref in [ref for ref in self.cluster.objects if ref.kind in WORKLOADS]:
             workload = self.cluster.objects[ref]
-            pods = [self.cluster.objects[pod] for pod in self.cluster.owned_by(workload)]
+            pods = [self.cluster.objects[pod] for pod in self.cluster.owned_by(workload) if pod.kind == "Pod"]
             status = _workload_status(workload, {pod["metadata"]["name"]: pod["status"]["phase"] for pod in pods})
             if _at_work(workload):
                 self.cluster.set_status(ref, **status)
@@ -166,7 +175,7 @@ class Scene:
 
     def _stop_siblings(self, workload: Ref) -> None:
         for pod in self.cluster.owned_by(self.cluster.objects[workload]):
-            if self._alive(pod):
+            if pod.kind == "Pod" and self._alive(pod):
                 self.cluster.objects[pod]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
 
     def _alive(self, pod: Ref) -> bool:

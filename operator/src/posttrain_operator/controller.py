@@ -126,6 +126,8 @@ class Controller:
     def _wrote(self, before: Json, after: Json) -> None:
         """The operator itself has changed a status: no event will tell the others as news."""
         metrics.attempts(after["kind"], [outcome for _, outcome in _outcomes(after) - _outcomes(before)])
+        if _reason(before) != _reason(after):
+            _log.info("%s: %s: %s", _phase(after), _reason(after), text(_ready(after).get("message")))
         self._add(self._waiting_for(after))
 
     def _add(self, keys: Iterable[Ref]) -> None:
@@ -268,9 +270,14 @@ def _phase(raw: Json) -> str:
 
 
 def _reason(raw: Json) -> str:
-    """The word of the Ready condition, read without the cost of the whole status."""
+    """The word of the Ready condition."""
+    return text(_ready(raw).get("reason"))
+
+
+def _ready(raw: Json) -> Json:
+    """The Ready condition, read without the cost of the whole status."""
     conditions = mappings(mapping(raw.get("status")).get("conditions"))
-    return next((text(condition.get("reason")) for condition in conditions if condition.get("type") == "Ready"), "")
+    return next((condition for condition in conditions if condition.get("type") == "Ready"), {})
 
 
 def _outcomes(raw: Json) -> set[tuple[Any, str]]:

@@ -13,7 +13,7 @@ from posttrain_contract.base import Problem
 from posttrain_contract.progress import Progress
 
 from posttrain_operator import labels
-from posttrain_operator.cache import Cache
+from posttrain_operator.cache import Cache, version_of
 from posttrain_operator.cluster import Event, Json, Ref
 from posttrain_operator.errors import ApiUnavailable, Conflict, InvalidSpec, Waiting
 from posttrain_operator.labels import Reason
@@ -107,7 +107,8 @@ class KubeCluster:
                 raise Conflict(refused.message) from refused
             raise unexpected(refused) from refused
         stored = {**obj, "metadata": metadata, "status": status}
-        if self.cache.put(stored):
+        self.cache.put(stored)
+        if version_of(stored) != version_of(obj):  # whether or not an event was faster than the answer
             self.wrote(obj, stored)
         return stored
 

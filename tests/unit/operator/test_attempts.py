@@ -11,7 +11,8 @@ from posttrain_operator import labels
 from posttrain_operator.api.status import Attempt, Outcome
 from posttrain_operator.observe.facts import AttemptFacts
 from posttrain_operator.observe.pods import observe_pod
-from posttrain_operator.plan.attempts import FREE_OUTCOMES, End, backoff, close, ended, failures, lost
+from posttrain_operator.plan.attempts import FREE_OUTCOMES, backoff, closed, failures, observed, opened
+from posttrain_operator.plan.ending import End, ended, lost
 from posttrain_operator.settings import Settings
 from support.memory_cluster import conditions
 from support.scene import SUCCESS, failure
@@ -34,6 +35,7 @@ def worker(code: int | None, message: str | None = None, *, reason: str | None =
 def facts(condition: str | None, *pods: Json) -> AttemptFacts:
     main = {
         "kind": "PyTorchJob",
+        "metadata": {"name": "x-finetune-1"},
         "spec": {"runPolicy": {}},
         "status": {"conditions": conditions(condition) if condition else []},
     }
@@ -151,7 +153,8 @@ def test_a_server_that_ended_after_the_trainer_succeeded_changes_nothing() -> No
 def test_the_end_is_written_into_the_attempt() -> None:
     result = failure(ExitCode.STORAGE).model_copy(update={"resumed_from": "checkpoint-4"})
     end = End("Failed", retriable=True, reason="DiskFull", message="full", exit_code=147, result=result)
-    assert close(Attempt(number=3, start_time=NOON), end, NOON + timedelta(hours=1)) == Attempt(
+    (attempt,) = closed((Attempt(number=3, start_time=NOON),), end, NOON + timedelta(hours=1))
+    assert attempt == Attempt(
         number=3,
         start_time=NOON,
         end_time=NOON + timedelta(hours=1),
@@ -169,7 +172,7 @@ def history(*outcomes: Outcome) -> list[Attempt]:
 
 def test_only_failures_count() -> None:
     assert failures(history("Failed", "Preempted", "Suspended", "Lost", "Failed")) == 2
-    assert set(FREE_OUTCOMES) == {"Preempted", "Suspended", "Lost"}
+    assert set(FREE_OUTCOMES) == {"Preempted", "Suspended", "Lost", "Released"}
     assert lost().outcome in FREE_OUTCOMES
 
 
@@ -198,3 +201,96 @@ def test_the_pause_doubles_with_failures_up_to_a_bound(outcomes: list[Outcome], 
 @given(st.lists(st.sampled_from(["Failed", "Preempted", "Suspended", "Lost"]), max_size=300))
 def test_the_pause_is_never_longer_than_its_bound(outcomes: list[Outcome]) -> None:
     assert timedelta() <= backoff(history(*outcomes), Settings()) <= Settings().longest_backoff
+
+
+POD = {
+    "metadata": {"name": "x-master-0", "labels": {labels.ROLE: "trainer"}, "creationTimestamp": "2026-01-01T11:59:00Z"},
+    "spec": {"containers": [{"name": "pytorch", "resources": {"limits": {"cpu": "8", "nvidia.com/gpu": "4"}}}]},
+    "status": {
+        "phase": "Running",
+        "containerStatuses": [{"name": "pytorch", "state": {"running": {"startedAt": "2026-01-01T12:00:30Z"}}}],
+    },
+}
+SERVER = {**POD, "metadata": {"name": "x-servers-0", "labels": {labels.ROLE: "servers"}}}
+OPEN = Attempt(number=1, start_time=NOON - timedelta(minutes=5))
+
+
+def gang_of(size: int, condition: str | None, *pods: Json) -> AttemptFacts:
+    main = {
+        "kind": "PyTorchJob",
+        "metadata": {"name": "x"},
+        "spec": {"runPolicy": {}, "pytorchReplicaSpecs": {"Master": {"replicas": 1}, "Worker": {"replicas": size - 1}}},
+        "status": {"conditions": conditions(condition) if condition else []},
+    }
+    return AttemptFacts(1, main, None, (main,), tuple(observe_pod(pod) for pod in pods))
+
+
+class TestRunning:
+    def test_it_is_on_record_with_the_clocks_of_the_cluster_and_the_gpus_of_all_pods(self) -> None:
+        (attempt,) = observed((OPEN,), gang_of(1, "Running", POD, SERVER), NOON)
+        assert attempt.running_time == datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
+        assert attempt.gpus == 8
+        assert attempt.ran
+
+    def test_a_gang_runs_when_all_of_it_does_although_its_controller_speaks_of_the_master_alone(self) -> None:
+        pending = {**POD, "metadata": {"name": "x-worker-0"}, "status": {"phase": "Pending"}}
+        assert observed((OPEN,), gang_of(2, "Running", POD), NOON) == (OPEN,)
+        assert observed((OPEN,), gang_of(2, "Running", POD, pending), NOON) == (OPEN,)
+        (attempt,) = observed((OPEN,), gang_of(2, "Running", POD, {**POD, "metadata": {"name": "y"}}), NOON)
+        assert attempt.ran
+
+    def test_a_controller_whose_pods_are_not_seen_yet_is_believed(self) -> None:
+        (attempt,) = observed((OPEN,), gang_of(2, "Running"), NOON)
+        assert attempt.running_time == NOON
+
+    def test_where_pods_do_not_tell_when_they_started_nobody_is_younger_than_the_record(self) -> None:
+        born_later = {
+            **POD,
+            "metadata": {"name": "x", "creationTimestamp": "2026-01-01T13:00:00Z"},
+            "status": {"phase": "Running"},
+        }
+        (attempt,) = observed((OPEN,), gang_of(1, "Running", born_later), NOON)
+        assert attempt.running_time == NOON + timedelta(hours=1)
+
+    def test_it_is_told_once(self) -> None:
+        history = observed((OPEN,), gang_of(1, "Running", POD), NOON)
+        assert observed(history, gang_of(1, "Running", POD), NOON + timedelta(hours=1)) == history
+        assert observed((OPEN,), gang_of(1, None, POD), NOON) == (OPEN,)
+        assert observed((OPEN,), None, NOON) == (OPEN,)
+
+    def test_a_queue_that_suspends_it_ends_that_time_but_not_that_it_ran(self) -> None:
+        (attempt,) = observed(observed((OPEN,), gang_of(1, "Running", POD), NOON), gang_of(1, "Suspended"), NOON)
+        assert attempt.running_time is None
+        assert attempt.ran
+
+    def test_one_that_nobody_saw_running_may_have_run(self) -> None:
+        end = End("Failed", retriable=True, reason="Broken", message="")
+        ended_pod = {
+            **POD,
+            "status": {
+                "phase": "Failed",
+                "containerStatuses": [
+                    {"name": "pytorch", "state": {"terminated": {"exitCode": 1, "startedAt": "2026-01-01T12:00:30Z"}}}
+                ],
+            },
+        }
+        (attempt,) = closed((OPEN,), end, NOON + timedelta(minutes=1), gang_of(1, "Failed", ended_pod))
+        assert (attempt.running_time, attempt.gpus) == (datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC), 4)
+        (never,) = closed((OPEN,), end, NOON, gang_of(2, "Failed", ended_pod))
+        assert not never.ran
+
+    def test_a_new_attempt_is_added_once(self) -> None:
+        first = opened((), 1, NOON)
+        assert [attempt.number for attempt in first] == [1]
+        assert opened(first, 1, NOON + timedelta(hours=1)) == first
+        assert [attempt.number for attempt in opened(first, 2, NOON)] == [1, 2]
+
+    def test_an_end_is_never_before_the_start(self) -> None:
+        (attempt,) = closed((OPEN,), lost(), NOON - timedelta(days=1))
+        assert attempt.end_time == OPEN.start_time
+
+    @pytest.mark.parametrize(("minutes", "spent"), [(10, 4 * 600), (0, 0), (-10, 0)])
+    def test_what_it_cost(self, minutes: int, spent: int) -> None:
+        ran = OPEN.model_copy(update={"running_time": NOON, "gpus": 4})
+        assert ran.gpu_seconds(NOON + timedelta(minutes=minutes)) == spent
+        assert OPEN.gpu_seconds(NOON) == 0

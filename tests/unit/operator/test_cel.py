@@ -19,7 +19,7 @@ from posttrain_contract.rl import RLSpec, Rollout
 from posttrain_contract.upload import UploadSpec
 from posttrain_operator.api.crd import crd
 from posttrain_operator.api.resources import KINDS, NAME_RULE, Kind
-from posttrain_operator.api.run import Toleration
+from posttrain_operator.api.run import RunSpec, Toleration
 from posttrain_operator.api.schema import structural
 from pydantic import ValidationError
 from support.raw_objects import raw_objects
@@ -154,6 +154,21 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
         "trainingData.repository.id must differ from repository.id": (
             [UPLOAD, {**UPLOAD, "trainingData": {"source": PVC, "repository": {"id": "acme/data"}}}],
             [{**UPLOAD, "trainingData": {"source": PVC, "repository": {"id": "acme/model", "branch": "data"}}}],
+        ),
+    },
+    RunSpec: {
+        RunSpec.rules[0].message: (
+            [{}, {"podLabels": {}}, {"podLabels": {"team": "a", "acme.dev/team": "a", "my-posttrain.dev/x": "b"}}],
+            [
+                {"podLabels": {"posttrain.dev/attempt": "7"}},
+                {"podLabels": {"app.kubernetes.io/component": "servers"}},
+                {"podLabels": {"team": "a", "kueue.x-k8s.io/queue-name": "other"}},
+                {"podLabels": {"training.kubeflow.org/job-name": "other"}},
+            ],
+        ),
+        RunSpec.rules[1].message: (
+            [{}, {"podAnnotations": {"kueue.x-k8s.io/podset-required-topology": "rack"}}],
+            [{"podAnnotations": {"a": "b", "posttrain.dev/x": "y"}}],
         ),
     },
     Toleration: {

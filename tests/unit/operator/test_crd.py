@@ -103,3 +103,11 @@ def test_a_status_of_the_operator_fits_the_status_schema() -> None:
     assert set(schema["properties"]) == {field.alias for field in Status.model_fields.values()}
     assert schema["properties"]["conditions"]["x-kubernetes-list-map-keys"] == ["type"]
     assert schema["properties"]["attempts"]["x-kubernetes-list-map-keys"] == ["number"]
+
+
+@every_kind
+def test_bounds_are_numbers_that_a_double_holds(kind: Kind) -> None:
+    """The API server reads them as doubles, and refuses every object under a bound that is no integer any more."""
+    found = re.findall(r"^ *(?:minimum|maximum): (-?\d+)$", render(kind), re.MULTILINE)
+    assert found
+    assert not [bound for bound in found if abs(int(bound)) > 2**53]

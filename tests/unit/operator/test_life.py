@@ -1,5 +1,6 @@
 """Whatever happens in whatever order: one attempt at a time, an end that stays, and no more failures than allowed."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,10 +10,29 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_operator.api.status import Status
 from posttrain_operator.status import seen_status
+from support.kstatus import StatusFollower
 from support.memory_cluster import ENDED, CrashError
 from support.scene import SPECS, SUCCESS, WORKLOADS, Scene, failure
 
 RETRIES = 2
+JUMPS = [timedelta(seconds=262), timedelta(seconds=-262), timedelta(days=365), timedelta(days=-365), timedelta(days=-1)]
+RUNS: list[dict[str, Any]] = [
+    {},
+    {"retries": 0},
+    {"retries": -1},
+    {"deadline": "1h"},
+    {"pendingDeadline": "10m"},
+    {"ttlAfterFinished": "1s", "podLabels": {"team": "a"}},
+]
+DISRUPTED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
+NEWS: list[dict[str, Any]] = [
+    {"phase": "Failed", "reason": "Evicted", "conditions": DISRUPTED},
+    {"conditions": DISRUPTED},
+    {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]},
+    {"phase": "Unknown", "reason": "NodeLost"},
+    {"containerStatuses": "garbled", "conditions": 7},
+    {"phase": "Running", "conditions": [], "containerStatuses": [{"state": {"running": {}}}]},
+]
 CODES = [code for code in ExitCode if code is not ExitCode.DONE]
 
 
@@ -25,11 +45,17 @@ class Life(RuleBasedStateMachine):
         self.finished: Status | None = None
         self.numbers: list[int] = []
         self.counted = 0
+        self.follower = StatusFollower()
         self.scene.cluster.before_write = self.look_at_a_write
+        self.scene.cluster.after_write = self.look_at_a_status
 
     def look_at_a_write(self, _: int) -> None:
         """Before the operator writes: what it must never do."""
         self.live_before = self.scene.live_attempts()
+
+    def look_at_a_status(self, _: int) -> None:
+        """After the operator wrote, though it may not know: what nobody must ever see."""
+        self.follower.see(self.scene.cluster.objects[self.scene.ref])
 
     @rule()
     def the_operator_looks(self) -> None:
@@ -46,12 +72,14 @@ class Life(RuleBasedStateMachine):
     def the_operator_looks_and_its_process_ends(self, *, crash: int, known: bool) -> None:
         first = self.scene.cluster.tries
 
+        hook = "after_write" if known else "before_write"
+        kept = getattr(self.scene.cluster, hook)
+
         def end(number: int) -> None:
+            kept(number)
             if number == first + crash:
                 raise CrashError
 
-        hook = "after_write" if known else "before_write"
-        kept = getattr(self.scene.cluster, hook)
         setattr(self.scene.cluster, hook, end)
         try:
             self.scene.reconcile()
@@ -75,9 +103,8 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.scene.live_attempts())
     @rule(code=st.sampled_from(CODES), told=st.booleans(), pick=st.integers(min_value=0))
     def a_pod_fails(self, *, code: ExitCode, told: bool, pick: int) -> None:
-        alive = [pod for pod in self.scene.pods() if self.phase(pod) not in ENDED]
         result = failure(code) if told and code is not ExitCode.KILLED else None
-        self.scene.end(alive[pick % len(alive)], int(code), result)
+        self.scene.end(self.alive(pick), int(code), result)
 
     @precondition(lambda self: self.scene.live_attempts())
     @rule()
@@ -90,9 +117,33 @@ class Life(RuleBasedStateMachine):
         if workloads:
             self.scene.cluster.remove(workloads[pick % len(workloads)])
 
-    @rule(suspend=st.booleans())
-    def the_user_suspends_or_goes_on(self, *, suspend: bool) -> None:
-        self.scene.cluster.edit(self.scene.ref, run={"retries": RETRIES, "suspend": suspend})
+    @rule(jump=st.sampled_from(JUMPS))
+    def the_clock_jumps(self, jump: timedelta) -> None:
+        self.scene.now += jump
+
+    @precondition(lambda self: self.scene.live_attempts())
+    @rule(pick=st.integers(min_value=0), status=st.sampled_from(NEWS))
+    def a_pod_has_news(self, pick: int, status: dict[str, Any]) -> None:
+        self.scene.cluster.set_status(self.alive(pick), **status)
+        self.scene.control()
+
+    @precondition(lambda self: self.scene.live_attempts())
+    @rule(pick=st.integers(min_value=0))
+    def somebody_deletes_a_pod(self, pick: int) -> None:
+        self.scene.cluster.objects[self.alive(pick)]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+    @precondition(lambda self: self.scene.live_attempts())
+    @rule(pick=st.integers(min_value=0))
+    def a_pod_vanishes_with_its_node(self, pick: int) -> None:
+        self.scene.cluster.objects.pop(self.alive(pick))
+
+    @rule(suspend=st.booleans(), run=st.sampled_from(RUNS))
+    def the_user_suspends_or_goes_on_or_wants_something_else(self, *, suspend: bool, run: dict[str, Any]) -> None:
+        self.scene.cluster.edit(self.scene.ref, run={"retries": RETRIES, "suspend": suspend, **run})
+
+    def alive(self, pick: int) -> Any:
+        pods = [pod for pod in self.scene.pods() if self.phase(pod) not in ENDED]
+        return pods[pick % len(pods)]
 
     def phase(self, pod: Any) -> str:
         return str(self.scene.cluster.objects[pod]["status"]["phase"])
@@ -128,6 +179,6 @@ class Life(RuleBasedStateMachine):
 
 
 Life.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-TestLife = pytest.mark.timeout(60)(Life.TestCase)
+TestLife = pytest.mark.timeout(300)(Life.TestCase)

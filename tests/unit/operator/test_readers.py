@@ -11,6 +11,7 @@ from posttrain_operator import reconcile
 from posttrain_operator.api.resources import Resource, parse
 from posttrain_operator.api.run import RunSpec
 from posttrain_operator.observe import pods
+from posttrain_operator.plan.finished import after_finish
 from support.recording import leaves, recorded
 from support.scene import ARTIFACT, SUCCESS, Scene, failure, retried, started
 
@@ -34,13 +35,14 @@ def test_every_field_of_run_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     scene.end_workers(ExitCode.UNREACHABLE, failure(ExitCode.UNREACHABLE))
     retried(scene)
     assert scene.outcomes == ["Failed", None]
+    after_finish(scene.status, watched(scene.cluster.objects[scene.ref]).run, scene.attempts, now=scene.now)
     assert seen == set(leaves(RunSpec.parse(RUN)))
 
 
-def watching(read: Callable[[object], StageResult | None], seen: set[str]) -> Callable[[object], StageResult | None]:
+def watching(read: Callable[[str], StageResult | None], seen: set[str]) -> Callable[[str], StageResult | None]:
     """Reads results as the operator does, and notes what is read of them."""
 
-    def watched(message: object) -> StageResult | None:
+    def watched(message: str) -> StageResult | None:
         result = read(message)
         return None if result is None else recorded(result, seen)
 
@@ -57,4 +59,4 @@ def test_every_field_of_a_result_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     scene.end_workers(ExitCode.DONE, SUCCESS)
     scene.settle()
     assert scene.status.artifact == ARTIFACT
-    assert seen == StageResult.model_fields.keys() - {"artifact"}
+    assert {field for field in seen if "." not in field} == StageResult.model_fields.keys() - {"artifact"}

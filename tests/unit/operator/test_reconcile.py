@@ -218,7 +218,7 @@ class TestOneAttemptAtATime:
         scene.end_workers(147, failure(ExitCode.STORAGE))
         retried(scene)
         scene.start_pods()
-        scene.cluster.set_status(scene.ref, phase="Garbled")
+        scene.cluster.set_status(scene.ref, attempts="Garbled")
         scene.settle()
         assert scene.state == ("Running", "Running")
         assert [attempt.number for attempt in scene.status.attempts] == [2]

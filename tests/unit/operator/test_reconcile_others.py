@@ -8,8 +8,8 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_operator.cluster import Ref
 from posttrain_operator.errors import ApiUnavailable, Conflict
 from posttrain_operator.status import seen_status
-from support.memory_cluster import owner_reference
-from support.scene import SUCCESS, Scene, failure, started
+from support.memory_cluster import CrashError, owner_reference
+from support.scene import SUCCESS, Scene, crash_at, failure, started
 
 Json = dict[str, Any]
 
@@ -77,11 +77,12 @@ class TestOthers:
         scene.settle()
         assert scene.state == ("Pending", "NameTaken")
         assert "PyTorchJob/x-finetune-1" in scene.message
-        assert not scene.status.attempts
+        assert scene.outcomes == [None]
         assert scene.cluster.objects[ref]["spec"] == {"mine": True}
         scene.cluster.remove(ref)
         scene.settle()
-        assert [attempt.number for attempt in scene.status.attempts] == [1]
+        assert scene.outcomes == [None]
+        assert "PyTorchJob/x-finetune-1" in scene.children
 
     def test_children_of_a_deleted_namesake_are_awaited(self) -> None:
         scene = Scene()
@@ -112,14 +113,42 @@ class TestOthers:
         scene.end_stopped_pods()
         assert scene.cluster.objects == {}
 
-    def test_a_write_of_somebody_else_in_between_is_no_error(self) -> None:
+    def test_who_acts_on_an_old_view_creates_nothing_and_looks_again(self) -> None:
         scene = Scene()
-        scene.cluster.after_write = lambda number: scene.cluster.edit(scene.ref, run={}) if number == 0 else None
+        scene.cluster.before_write = lambda number: scene.cluster.edit(scene.ref, run={}) if number == 0 else None
         outcome = scene.reconcile()
         assert outcome.requeue_after == timedelta(seconds=1)
+        assert scene.children == []
         scene.settle()
         assert scene.state == ("Starting", "Starting")
         assert scene.status.observed_generation == 2
+
+    def test_an_edit_while_an_invalid_object_is_told_so_is_no_defect(self) -> None:
+        scene = Scene(run={"retries": -1})
+        scene.cluster.before_write = lambda number: scene.cluster.edit(scene.ref, run={}) if number == 0 else None
+        assert scene.reconcile().requeue_after == timedelta(seconds=1)
+        scene.settle()
+        assert scene.state == ("Starting", "Starting")
+
+    def test_an_edit_while_children_are_created_is_seen_by_the_next_pass(self) -> None:
+        scene = Scene()
+        scene.cluster.after_write = lambda number: (
+            scene.cluster.edit(scene.ref, run={"suspend": True}) if number == 0 else None
+        )
+        scene.reconcile()
+        assert scene.children == ["ConfigMap/x-finetune", "PyTorchJob/x-finetune-1"]
+        scene.settle()
+        assert scene.state == ("Suspended", "Suspended")
+        assert (scene.children, scene.outcomes) == (["ConfigMap/x-finetune"], ["Suspended"])
+
+    def test_an_attempt_is_on_record_before_its_first_child(self) -> None:
+        scene = Scene()
+        scene.cluster.before_write = crash_at(1)
+        with pytest.raises(CrashError):
+            scene.reconcile()
+        assert (scene.children, scene.outcomes) == ([], [None])
+        scene.settle()
+        assert (scene.children, scene.outcomes) == (["ConfigMap/x-finetune", "PyTorchJob/x-finetune-1"], [None])
 
     def test_a_conflict_of_a_child_that_is_gone_at_the_next_look_is_tried_again(self) -> None:
         scene = Scene()

@@ -1,5 +1,6 @@
 """Status: conditions in kstatus' meaning, equal when nothing changed, and always within its bounds."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from posttrain_contract.progress import Progress
-from posttrain_operator.api.status import Attempt, InputStatus, Outcome, Phase, Status, read_status
+from posttrain_operator.api.status import MAX_INT, Attempt, InputStatus, Outcome, Phase, Status, read_status
 from posttrain_operator.plan.types import Plan, State
 from posttrain_operator.status import invalid_status, next_status
 from pydantic import ValidationError
@@ -220,3 +221,138 @@ def test_of_too_many_figures_the_first_by_name_are_kept() -> None:
     status = written(status_of(metrics=figures, progress=progress(metrics=figures)))
     assert status.progress is not None
     assert list(status.metrics) == list(status.progress.metrics) == [f"m{number:03}" for number in range(64)]
+
+
+class TestCosts:
+    RAN = FIRST.model_copy(update={"running_time": NOON, "gpus": 8})
+
+    def test_they_are_told_when_an_attempt_ends_and_not_before(self) -> None:
+        begun = status_of(attempts=(FIRST,))
+        running = status_of(before=begun, attempts=(self.RAN,))
+        assert running.gpu_seconds is None
+        end = self.RAN.model_copy(update={"end_time": NOON + timedelta(seconds=30), "outcome": "Failed"})
+        ended = status_of(before=running, attempts=(end,), now=LATER)
+        assert ended.gpu_seconds == 240
+        second = self.RAN.model_copy(update={"number": 2})
+        again = status_of(before=ended, attempts=(end, second), now=LATER)
+        assert again.gpu_seconds == 240
+        both = (end, end.model_copy(update={"number": 2}))
+        assert status_of(before=again, attempts=both, now=LATER).gpu_seconds == 480
+
+    def test_an_attempt_that_begins_and_ends_in_one_pass_counts(self) -> None:
+        end = self.RAN.model_copy(update={"end_time": LATER, "outcome": "Failed"})
+        assert status_of(before=status_of(), attempts=(end,)).gpu_seconds == 8 * 300
+
+    def test_time_that_a_queue_suspends_an_attempt_does_not_count(self) -> None:
+        running = status_of(before=status_of(attempts=(FIRST,)), attempts=(self.RAN,))
+        waiting = self.RAN.model_copy(update={"running_time": None})
+        suspended = status_of(before=running, attempts=(waiting,), now=LATER)
+        assert suspended.gpu_seconds == 8 * 300
+        again = self.RAN.model_copy(update={"running_time": LATER + timedelta(hours=1)})
+        resumed = status_of(before=suspended, attempts=(again,), now=LATER + timedelta(hours=1))
+        assert resumed.gpu_seconds == 8 * 300
+        end = again.model_copy(update={"end_time": LATER + timedelta(hours=2), "outcome": "Succeeded"})
+        assert status_of(before=resumed, attempts=(end,), now=LATER).gpu_seconds == 8 * 3900
+
+    def test_they_outlive_the_attempts_that_are_no_longer_listed(self) -> None:
+        many = tuple(
+            Attempt(number=n, start_time=NOON, running_time=NOON, gpus=1, end_time=LATER, outcome="Preempted")
+            for n in range(1, 258)
+        )
+        first = status_of(attempts=many)
+        assert first.gpu_seconds == 257 * 300
+        assert status_of(before=first, attempts=first.attempts).gpu_seconds == 257 * 300
+
+    def test_they_fit_into_what_the_api_server_takes(self) -> None:
+        end = self.RAN.model_copy(update={"gpus": 2**52, "end_time": LATER, "outcome": "Failed"})
+        assert written(status_of(attempts=(end,))).gpu_seconds == MAX_INT
+
+
+class TestWhatStagesSay:
+    def test_numbers_fit_into_what_the_api_server_takes(self) -> None:
+        told = progress(step=10**30, total_steps=10**31, eta_seconds=1e300)
+        shown = written(status_of(progress=told)).progress
+        assert shown is not None
+        assert (shown.percent, shown.step, shown.total_steps, shown.eta_seconds) == (10, *[MAX_INT] * 3)
+
+    def test_an_artifact_that_no_disk_holds_is_told_as_the_largest_there_is(self) -> None:
+        artifact = ARTIFACT.model_copy(update={"bytes": 10**30, "parameters": 10**30})
+        told = written(status_of(State("Succeeded", "Succeeded", "done"), artifact=artifact)).artifact
+        assert told is not None
+        assert (told.bytes, told.rows, told.parameters) == (MAX_INT, None, MAX_INT)
+
+    def test_a_figure_without_end_in_its_name_is_left_out(self) -> None:
+        figures = {"loss": 0.5, "x" * 65: 1.0}
+        status = written(status_of(metrics=figures, progress=progress(metrics=figures)))
+        assert status.progress is not None
+        assert status.metrics == status.progress.metrics == {"loss": 0.5}
+
+    def test_half_a_character_is_no_reason_to_stop(self) -> None:
+        attempt = FIRST.model_copy(update={"message": "lost \ud83d half"})
+        told = progress(step=1, metrics={"lo\udc00ss": 1.0}).model_copy(update={"phase": "tra\ud800ining"})
+        status = status_of(
+            State("Failed", "Broken", "lost \ud83d half", stalled=True), attempts=(attempt,), progress=told
+        )
+        assert json.loads(json.dumps(status.to_json()).encode()) == status.to_json()
+        assert json.dumps(status.to_json(), ensure_ascii=False).encode()
+        ready = status.condition("Ready")
+        assert ready is not None
+        assert ready.message == "lost ? half"
+
+
+def test_a_job_ends_no_earlier_than_it_began() -> None:
+    done = State("Succeeded", "Succeeded", "done")
+    begun = status_of(attempts=(FIRST,))
+    assert status_of(done, before=begun, now=NOON - timedelta(days=1), attempts=(FIRST,)).completion_time == NOON
+
+
+READABLE = Status(
+    observed_generation=3,
+    phase="Succeeded",
+    conditions=status_of(State("Succeeded", "Succeeded", "done")).conditions,
+    attempts=closed("Failed", "Succeeded"),
+    artifact=ARTIFACT,
+    start_time=NOON,
+)
+
+
+class TestReading:
+    """A status that somebody else wrote into costs no more than what is garbled."""
+
+    @pytest.mark.parametrize("field", ["phase", "progress", "metrics", "inputs", "startTime", "gpuSeconds", "artifact"])
+    def test_one_wrong_field_costs_that_field(self, field: str) -> None:
+        found = read_status({**READABLE.to_json(), field: "garbled"})
+        assert found.finished
+        assert found.attempts == READABLE.attempts
+
+    def test_one_wrong_entry_costs_that_entry(self) -> None:
+        told = READABLE.to_json()
+        told["conditions"][0] = {"type": "Ready", "status": "Perhaps"}
+        told["attempts"][0] = "first"
+        found = read_status(told)
+        assert found.holds("Succeeded")
+        assert found.condition("Ready") is None
+        assert [attempt.number for attempt in found.attempts] == [2]
+
+    def test_what_a_newer_release_says_is_passed_over(self) -> None:
+        told = READABLE.to_json()
+        told["mood"] = "fine"
+        told["attempts"][0]["mood"] = "sad"
+        told["conditions"][0]["mood"] = "sad"
+        assert read_status(told) == READABLE
+
+    def test_more_entries_than_a_status_has_room_for_count_as_garbled(self) -> None:
+        assert (
+            read_status({"attempts": [READABLE.to_json()["attempts"][0]] * 300, "phase": "Running"}).phase == "Running"
+        )
+
+    @settings(deadline=None, max_examples=60)
+    @given(
+        st.dictionaries(
+            st.sampled_from(sorted(READABLE.to_json())),
+            st.recursive(st.none() | st.text(max_size=3) | st.integers(), lambda inner: st.lists(inner, max_size=2)),
+        )
+    )
+    def test_whatever_stands_there_something_is_read(self, garbage: dict[str, Any]) -> None:
+        found = read_status({**READABLE.to_json(), **garbage})
+        assert found.finished or "conditions" in garbage

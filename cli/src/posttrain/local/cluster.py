@@ -68,7 +68,8 @@ class LocalCluster:
         return [
             copy.deepcopy(child)
             for ref, child in self._children.items()
-            if (ref.api_version, ref.kind) == (api_version, kind) and namespace in ("", ref.namespace)
+            if (ref.api_version, ref.kind) == (api_version, kind)
+            and namespace in ("", ref.namespace)
             and wanted.items() <= child["metadata"].get("labels", {}).items()
         ]
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from posttrain_operator import labels
 from posttrain_operator.cluster import Json
+from posttrain_operator.observe import pytorchjob
 from posttrain_operator.observe.raw import integer, mapping, mappings, moment, text
 
 API_VERSION: Final = "kueue.x-k8s.io/v1beta2"
@@ -134,6 +135,13 @@ def cluster_queues(local_queues: Iterable[Json]) -> dict[tuple[str, str], str]:
 def queue_of(child: Json) -> str | None:
     """The LocalQueue that a child carries; Kueue may have set one where we did not."""
     return text(mapping(child["metadata"].get("labels")).get(labels.QUEUE)) or None
+
+
+def is_suspended(child: Json) -> bool:
+    """Whether a child is held back by its own field; a StatefulSet has none."""
+    spec = mapping(child.get("spec"))
+    policy = mapping(spec.get("runPolicy")) if child["kind"] == pytorchjob.KIND else spec
+    return bool(policy.get("suspend"))
 
 
 def is_gated(pod: Json) -> bool:

@@ -40,7 +40,7 @@ class Surroundings:
 async def observe_surroundings(cluster: Cluster, raw: Json, children: list[Json]) -> Surroundings:
     """Reads what is around an object, as far as its plan depends on it: the others matter before an attempt begins."""
     me = observe_contender(raw)
-    if me.queue is None and not any(kueue.queue_of(child) for child in children):
+    if me.queue is None and not any(kueue.queue_of(child) or kueue.is_suspended(child) for child in children):
         return await _quotas(cluster, me) if me.attempt is None else Surroundings()
     workloads = tuple(await cluster.list_objects(kueue.API_VERSION, kueue.WORKLOAD, me.namespace, {}))
     if me.queue is None or me.kind not in PAIRS or me.attempt is not None:

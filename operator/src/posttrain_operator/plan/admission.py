@@ -8,7 +8,7 @@ from typing import Final
 from posttrain_operator import labels
 from posttrain_operator.cluster import Json, Ref
 from posttrain_operator.labels import Reason
-from posttrain_operator.observe import kueue, pytorchjob, statefulset
+from posttrain_operator.observe import kueue, statefulset
 from posttrain_operator.observe.facts import AttemptFacts
 from posttrain_operator.observe.kueue import WorkloadFacts, workload_of
 from posttrain_operator.observe.raw import mapping, moment
@@ -34,7 +34,7 @@ def admission(
     """What a queue says to an attempt of so many ``children``; None where no queue is asked."""
     present = _workload_children(facts)
     asked = queue or next(filter(None, map(kueue.queue_of, present)), None)
-    if asked is None and not any(suspended(child) for child in present):
+    if asked is None and not any(kueue.is_suspended(child) for child in present):
         return None
     said = [(child, _of_child(child, facts, workloads, settings, now=now)) for child in present]
     for child, told in said:
@@ -52,7 +52,7 @@ def is_admitted(child: Json, workloads: Sequence[Json]) -> bool:
     if workload is not None and (workload.evicted is not None or workload.admitted or workload.finished):
         return workload.evicted is None
     # Kueue has no other means than these to hold a child back.
-    return child["kind"] != statefulset.KIND and not suspended(child)
+    return child["kind"] != statefulset.KIND and not kueue.is_suspended(child)
 
 
 def is_unmanaged(child: Json, workloads: Sequence[Json], settings: Settings, *, now: datetime) -> bool:
@@ -60,13 +60,6 @@ def is_unmanaged(child: Json, workloads: Sequence[Json], settings: Settings, *, 
     created = moment(child["metadata"].get("creationTimestamp"))
     late = created is not None and now - created > settings.queue_grace
     return late and workload_of(child, workloads) is None and not is_admitted(child, workloads)
-
-
-def suspended(child: Json) -> bool:
-    """Whether a child is held back by its own field; a StatefulSet has none."""
-    spec = mapping(child.get("spec"))
-    policy = mapping(spec.get("runPolicy")) if child["kind"] == pytorchjob.KIND else spec
-    return bool(policy.get("suspend"))
 
 
 def _workload_children(facts: AttemptFacts | None) -> list[Json]:

@@ -16,7 +16,7 @@ from posttrain_operator.observe.raw import mapping
 from posttrain_operator.observe.surroundings import PAIRS
 from posttrain_operator.observe.workload import WorkloadState
 from posttrain_operator.plan import ending
-from posttrain_operator.plan.admission import admission, is_admitted, is_unmanaged, suspended
+from posttrain_operator.plan.admission import admission, is_admitted, is_unmanaged
 from posttrain_operator.plan.clock import ZERO, pause_left
 from posttrain_operator.plan.ending import End
 from posttrain_operator.plan.line import NOTICE, turn, was_seen
@@ -52,9 +52,9 @@ def _wait(resource: Resource, observed: Observed, settings: Settings, *, now: da
     last = observed.status.attempts[-1] if observed.status.attempts else None
     if resource.run.queue is None:
         return shortage(observed.surroundings)
-    if last is not None and last.reason == Reason.QUEUE_NOT_MANAGED:
-        if pause_left([last], settings.queue_hold, settings.queue_hold, now) > ZERO:
-            return State("Queued", Reason.QUEUE_NOT_MANAGED, last.message or "", stalled=True)
+    unmanaged = last is not None and last.reason == Reason.QUEUE_NOT_MANAGED
+    if last is not None and unmanaged and pause_left([last], settings.queue_hold, settings.queue_hold, now) > ZERO:
+        return State("Queued", Reason.QUEUE_NOT_MANAGED, last.message or "", stalled=True)
     return turn(observed.surroundings, observed.status, now=now) if _is_pair(resource) else None
 
 
@@ -82,7 +82,9 @@ def ended(
         return end or _let_go(resource, observed, facts, settings, now=now)
     taken_back = bool(_evictions(facts, observed.surroundings.workloads))
     main_ended = facts.state in (WorkloadState.SUCCEEDED, WorkloadState.FAILED)
-    if not (_is_pair(resource) or main_ended) and (taken_back or (facts.main is not None and suspended(facts.main))):
+    if not (_is_pair(resource) or main_ended) and (
+        taken_back or (facts.main is not None and kueue.is_suspended(facts.main))
+    ):
         return None
     if end.outcome == "Failed" and end.retriable and taken_back:
         # Pods that Kueue stopped and that could not say so, or that lost those it stopped, are no failure.
