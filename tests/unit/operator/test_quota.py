@@ -13,7 +13,6 @@ from posttrain_operator.cluster import Json, Ref
 from posttrain_operator.plan.needs import needs
 from posttrain_operator.reconcile import reconcile
 from support.kueue_words import stamp
-from support.memory_cluster import pod_templates
 from support.scene import SPECS, SUCCESS, Scene, finish, started
 
 GPUS = "requests.nvidia.com/gpu"
@@ -167,22 +166,6 @@ class TestOthersWhoWantTheSame:
         assert "free after objects that came first" in scene.message
         finish(reconcile(scene.cluster, older, scene.settings, now=scene.now))
         assert "PyTorchJob/older-finetune-1" in scene.children
-
-    @pytest.mark.parametrize("pods", [0, 1])
-    def test_pods_that_are_still_to_be_made_are_kept_free(self, pods: int) -> None:
-        scene = scene_with()
-        first = self.other(scene, "first", older=False)
-        ref = quota(scene, gpus="31")
-        finish(reconcile(scene.cluster, first, scene.settings, now=scene.now))
-        for number in range(pods):
-            made = scene.cluster.objects[Ref("kubeflow.org/v1", "PyTorchJob", "team", "first-finetune-1")]
-            scene.cluster.start_pod(Ref.of(made), f"first-{number}", next(pod_templates(made["spec"])))
-        scene.cluster.set_status(ref, used={GPUS: str(8 * pods)})
-        scene.settle()
-        assert scene.state == ("Queued", "QuotaExceeded")
-        scene.cluster.set_status(ref, hard={GPUS: "32"})
-        scene.settle()
-        assert "PyTorchJob/x-finetune-1" in scene.children
 
     @pytest.mark.parametrize(
         "why", ["younger", "waits for its input", "suspended", "finished", "in a queue", "too large itself"]
