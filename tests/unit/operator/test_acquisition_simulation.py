@@ -8,6 +8,8 @@ from posttrain_operator.plan import queueing
 from posttrain_operator.settings import Settings
 from support.acquisition import Misfortune, Queue, Simulation
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
 LIMIT = timedelta(hours=3)
 """Ten times what a run takes."""
 FOR_EVER = Settings(queue_hold=timedelta(days=365))

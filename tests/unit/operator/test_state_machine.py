@@ -18,6 +18,8 @@ from support.memory_cluster import CrashError
 from support.memory_world import MOVES, World
 from support.scene import SUCCESS, failure
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
 CODES: Final = sorted({1, 127, 128, 255, *map(int, ExitCode)})
 RUNS: Final[tuple[dict[str, Any], ...]] = (
     {"suspend": True},
