@@ -1,5 +1,6 @@
 """What the tests of the local executor share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,5 +17,8 @@ def quickstart_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, quickstart_inputs: Path) -> Pipeline:
-    return Pipeline(tmp_path, quickstart_inputs)
+def pipeline(tmp_path: Path, quickstart_inputs: Path) -> Iterator[Pipeline]:
+    """A pipeline of which nothing runs on when its test has ended, however that ended."""
+    pipeline = Pipeline(tmp_path, quickstart_inputs)
+    yield pipeline
+    pipeline.kill()

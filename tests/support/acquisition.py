@@ -118,7 +118,7 @@ class Record:
 
     arrived: datetime
     admitted: datetime | None = None
-    """When its trainer started first, and so all of it was admitted."""
+    """When its trainer was first admitted, and so all of it."""
     finished: datetime | None = None
     set_back: bool = False
     """Whether it failed, was preempted or let go, and so had to stand in the line again."""
@@ -237,9 +237,7 @@ class Simulation:
             self._wake(ref, self.random.uniform(0, 0.2))
             self._note(ref, obj)
         elif labels.NAME in metadata.get("labels", {}):
-            own = metadata["labels"]
-            ref = Ref(labels.API_VERSION, own[labels.KIND], metadata["namespace"], own[labels.NAME])
-            self._wake(ref, self.random.uniform(0, 0.2))
+            self._wake(_owner(obj), self.random.uniform(0, 0.2))
             if kind in ("StatefulSet", "PyTorchJob"):
                 self._schedule()
             elif kind == "Pod" and "deletionTimestamp" in metadata:
@@ -318,6 +316,8 @@ class Simulation:
             self._after(self.random.uniform(60, 240), lambda: self.cluster.remove(ref))
             return
         if child["kind"] == "PyTorchJob":
+            record = self.records[_owner(child)]
+            record.admitted = record.admitted or self.now
             child["spec"]["runPolicy"]["suspend"] = False
             self.cluster.apply(child)
         self._after(self.random.uniform(1, 5), lambda: self._start(Ref.of(child), child["metadata"]["uid"]))
@@ -373,9 +373,6 @@ class Simulation:
             self.cluster.set_status(ref, readyReplicas=1)
             return
         self.cluster.set_status(ref, conditions=conditions("Running"))
-        own = child["metadata"]["labels"]
-        record = self.records[Ref(labels.API_VERSION, own[labels.KIND], ref.namespace, own[labels.NAME])]
-        record.admitted = record.admitted or self.now
         run = self.cluster.objects[pod]["metadata"]["uid"]
         self._after(self.random.uniform(2, 30), lambda: self._end(ref, pod, run))
 
@@ -410,6 +407,12 @@ class Simulation:
 def _family(obj: Json) -> Family:
     own = obj["metadata"].get("labels", {})
     return obj["metadata"]["namespace"], own.get(labels.KIND, ""), own.get(labels.NAME, "")
+
+
+def _owner(child: Json) -> Ref:
+    """The job that a child belongs to."""
+    own = child["metadata"]["labels"]
+    return Ref(labels.API_VERSION, own[labels.KIND], child["metadata"]["namespace"], own[labels.NAME])
 
 
 def _holds(obj: Json, kind: str) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,6 +97,17 @@ class Pipeline:
         """Sends a signal to the command alone, not to what it started."""
         assert self._process is not None
         self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Ends the command and everything that it started, without a warning."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        while left := self.processes():
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=10)
 
     @property
     def ended(self) -> bool:

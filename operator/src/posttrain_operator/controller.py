@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from posttrain_operator import labels, metrics
@@ -25,6 +25,7 @@ from posttrain_operator.observe.surroundings import PAIRS
 from posttrain_operator.queue import WorkQueue
 from posttrain_operator.reconcile import reconcile, tell_defect
 from posttrain_operator.rest import Rest, load_configuration
+from posttrain_operator.server_clock import ServerClock
 from posttrain_operator.settings import Settings
 from posttrain_operator.telemetry import Telemetry
 from posttrain_operator.watched import CACHED, RESOURCES, Api
@@ -47,6 +48,7 @@ class Controller:
     cache: Cache = field(default_factory=Cache)
     queue: WorkQueue = field(default_factory=WorkQueue)
     dependents: Dependents = field(default_factory=Dependents)
+    clock: ServerClock = field(default_factory=ServerClock)
     ready: bool = False
     """Whether the whole cluster has been seen once."""
     _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
@@ -58,9 +60,12 @@ class Controller:
         settings = self.settings
         configuration = await load_configuration()
         self.lease = Lease(
-            Rest(configuration), settings.lease_namespace, settings.lease_name, identity=settings.identity
+            Rest(configuration, clock=self.clock),
+            settings.lease_namespace,
+            settings.lease_name,
+            identity=settings.identity,
         )
-        self.rest = Rest(configuration, may_write=self.lease.check)
+        self.rest = Rest(configuration, may_write=self.lease.check, clock=self.clock)
         telemetry = Telemetry(settings.progress_interval, news=self._changed)
         self.cluster = KubeCluster(self.rest, self.cache, telemetry, found=self._changed, wrote=self._wrote)
         self._spawn(self._stand_by(), "lease")
@@ -101,7 +106,7 @@ class Controller:
         metrics.QUEUE_WORKING.set(self.queue.at_work)
         metrics.CACHE_OBJECTS.set(len(self.cache))
         metrics.jobs((raw["kind"], _phase(raw) or "Pending") for raw in self._resources())
-        metrics.progress_ages(_progress_ages(self._resources(), now=self._now()))
+        metrics.progress_ages(_progress_ages(self._resources(), now=self.clock.now()))
 
     # Events.
 
@@ -178,7 +183,7 @@ class Controller:
 
     async def _try(self, key: Ref) -> str:
         try:
-            result = await reconcile(self.cluster, key, self.settings, now=self._now())
+            result = await reconcile(self.cluster, key, self.settings, now=self.clock.now())
         except ApiUnavailable as unavailable:
             _log.warning("%s", unavailable)
             self.queue.failed(key, at_least=unavailable.retry_after)
@@ -195,7 +200,7 @@ class Controller:
 
     async def _tell_defect(self, key: Ref, error: Exception) -> None:
         try:
-            await tell_defect(self.cluster, key, error, now=self._now())
+            await tell_defect(self.cluster, key, error, now=self.clock.now())
         except Exception as second:  # noqa: BLE001 - the pass is tried again anyway
             _log.warning("the defect is not in the status: %s", second)
 
@@ -260,9 +265,6 @@ class Controller:
 
     def _spawn(self, work: Any, name: str) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
-
-    def _now(self) -> datetime:
-        return datetime.now(UTC)
 
 
 def _phase(raw: Json) -> str:

@@ -7,7 +7,6 @@ caller goes on. What an answer means to the loop is decided here.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from posttrain_contract.base import Problem
 from posttrain_contract.progress import Progress
@@ -114,7 +113,7 @@ class KubeCluster:
 
     async def tell(self, obj: Json, event: Event) -> None:
         """See ``Cluster.tell``."""
-        ref, now = Ref.of(obj), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        ref, now = Ref.of(obj), self.rest.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         involved = {
             "apiVersion": ref.api_version,
             "kind": ref.kind,

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 from posttrain_operator import metrics
@@ -111,7 +110,7 @@ class Lease:
         return LEASES.path(self.namespace, self.name)
 
     def _lease(self, lease: Json, *, transitions: int) -> Json:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = self.rest.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = _spec(lease)
         acquired = now if spec.get("holderIdentity") != self.identity else spec.get("acquireTime", now)
         return {

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from posttrain_contract.progress import Progress
 
-from posttrain_operator.api.resources import Resource, parse, upstream_ref, upstream_refs
+from posttrain_operator.api.resources import Resource, parse, read_spec, upstream_ref, upstream_refs
 from posttrain_operator.api.status import Status, read_status
 from posttrain_operator.cluster import Cluster, Json, Ref
 from posttrain_operator.errors import Conflict, InvalidSpec, Waiting
@@ -25,8 +25,9 @@ from posttrain_operator.observe.facts import (
     owned_by,
 )
 from posttrain_operator.observe.surroundings import observe_surroundings
+from posttrain_operator.plan.finished import after_finish
 from posttrain_operator.plan.metadata import selector
-from posttrain_operator.plan.planner import lingering, plan
+from posttrain_operator.plan.planner import plan
 from posttrain_operator.plan.rljob import ServerAddress
 from posttrain_operator.plan.types import Plan, State
 from posttrain_operator.settings import Settings
@@ -35,6 +36,8 @@ from posttrain_operator.status import defect_status, invalid_status, next_status
 _SOON = timedelta(seconds=1)
 _OBSTACLES = (Reason.NAME_TAKEN, Reason.STOPPING, Reason.REFUSED, Reason.KIND_MISSING)
 """Reasons why a child could not be created."""
+_TRIES = 3
+"""How often a child is created whose name is taken and then is not."""
 _MAX_CHAIN = 64
 """Objects of a pipeline that are searched for a cycle."""
 
@@ -62,8 +65,7 @@ async def _step(cluster: Cluster, raw: Json, settings: Settings, *, now: datetim
     generation = raw["metadata"].get("generation", 1)
     if before.finished:
         await _write(cluster, raw, before, seen_status(before, generation=generation))
-        await _clean_up(cluster, raw)
-        return Outcome()
+        return await _clean_up(cluster, raw, before, now=now)
     try:
         return await _work(_Pass(cluster, parse(raw), raw, before, settings, now))
     except InvalidSpec as invalid:
@@ -83,11 +85,13 @@ async def tell_defect(cluster: Cluster, ref: Ref, error: Exception, *, now: date
         await _write(cluster, raw, before, after)
 
 
-async def _clean_up(cluster: Cluster, raw: Json) -> None:
+async def _clean_up(cluster: Cluster, raw: Json, status: Status, *, now: datetime) -> Outcome:
     """Deletes what a finished object no longer needs; whether its spec still parses does not matter."""
-    attempts = await _attempts(cluster, raw)
-    for child in lingering(attempts):
+    _, _, run = read_spec(raw)
+    children, left = after_finish(status, run, await _attempts(cluster, raw), now=now)
+    for child in children:
         await _delete(cluster, child)
+    return Outcome(left)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ async def _work(this: _Pass) -> Outcome:
     # Last, so that how an attempt ended is on record before its pods, which tell it, are gone.
     for child in decided.delete:
         await _delete(this.cluster, child)
+    if after.finished:  # nothing tells of it again, and what is left of it may have its time
+        return await _clean_up(this.cluster, this.raw, after, now=this.now)
     return Outcome(decided.requeue_after)
 
 
@@ -220,25 +226,34 @@ def _obstructed(before: Status, decided: Plan) -> bool:
 
 
 async def _obstacle(cluster: Cluster, resource: Resource, child: Json) -> State | None:
-    """Creates a child, or says what is in the way. Raises ``Conflict`` when that has just gone."""
+    """Creates a child, or says what is in the way. Raises ``Conflict`` when that goes and comes."""
     ref = Ref.of(child)
     try:
-        await cluster.create(child)
+        existing = await _create(cluster, child)
     except InvalidSpec as refused:
         return State("Pending", Reason.REFUSED, f"the cluster refuses {ref}: {refused}", stalled=True)
     except Waiting as waiting:
         return State("Pending", waiting.reason, str(waiting), stalled=waiting.stalled)
-    except Conflict:
-        existing = await cluster.read(ref)
-        if existing is None:
-            raise
-        if owned_by(existing, resource.uid):
+    if existing is None or owned_by(existing, resource.uid):
+        return None
+    if _of_namesake(existing, resource):
+        message = f"{ref} of an earlier {resource.ref} is still being deleted"
+        return State("Pending", Reason.STOPPING, message)
+    message = f"{ref} exists already and belongs to somebody else; delete it or rename this object"
+    return State("Pending", Reason.NAME_TAKEN, message, stalled=True)
+
+
+async def _create(cluster: Cluster, child: Json) -> Json | None:
+    """Creates a child, or returns what has its name. Tries again when that has just gone."""
+    for _ in range(_TRIES - 1):
+        try:
+            await cluster.create(child)
+        except Conflict:
+            if (existing := await cluster.read(Ref.of(child))) is not None:
+                return existing
+        else:
             return None
-        if _of_namesake(existing, resource):
-            message = f"{ref} of an earlier {resource.ref} is still being deleted"
-            return State("Pending", Reason.STOPPING, message)
-        message = f"{ref} exists already and belongs to somebody else; delete it or rename this object"
-        return State("Pending", Reason.NAME_TAKEN, message, stalled=True)
+    await cluster.create(child)
     return None
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -18,6 +19,7 @@ from kubernetes.aio import config as kubernetes_config
 from posttrain_operator import metrics
 from posttrain_operator.cluster import Json
 from posttrain_operator.errors import ApiUnavailable
+from posttrain_operator.server_clock import ServerClock
 from posttrain_operator.watched import Api
 
 CONNECTIONS: Final = 32
@@ -39,6 +41,8 @@ _EXCERPT: Final = 200
 """Bytes of an answer that are shown when they are no object."""
 _LONGEST_WAIT: Final = 300
 """Seconds that an API server may make us wait."""
+_PAUSES: Final = (0.1, 0.4)
+"""Seconds before a request is sent once more that failed as such things do for a moment."""
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """Asks for an object's metadata alone: what was written is known, and a PyTorchJob is large."""
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -53,6 +57,10 @@ class RefusedError(Exception):
         self.code = code
         self.reason = reason
         self.message = message
+
+
+class _PassingError(ApiUnavailable):
+    """It may be over in a moment."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,8 @@ class Rest:
     configuration: kubernetes.Configuration
     may_write: Callable[[], None] = lambda: None
     """Asked right before each write goes out; raises when it must not."""
+    clock: ServerClock = field(default_factory=ServerClock)
+    """Kept right by every answer."""
     _client: kubernetes.ApiClient = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,7 +143,20 @@ class Rest:
         content: str = "application/json",
         accept: str = "application/json",
     ) -> Json:
-        """One request, answered with a Kubernetes object."""
+        """One request, answered with a Kubernetes object.
+
+        It is sent again at once when that may help, because a pass that is repeated costs more. Every write may be:
+        the API server refuses one that it has done already, by the name, the uid or the resource version in it.
+        """
+        send = partial(self._send, method, path, body=body, content=content, accept=accept)
+        for pause in _PAUSES:
+            try:
+                return await send()
+            except _PassingError:
+                await asyncio.sleep(pause)
+        return await send()
+
+    async def _send(self, method: str, path: str, *, body: Any, content: str, accept: str) -> Json:
         what = f"{method} {path.partition('?')[0]}"
         token = await self._token()
         headers = {"Accept": accept, "Content-Type": content, **({"Authorization": token} if token else {})}
@@ -145,9 +168,12 @@ class Rest:
             answer = await self._client.rest_client.request(
                 method, self.configuration.host + path, headers=headers, body=body, _request_timeout=_LIMIT
             )
-            code, data = answer.status, await answer.read()
+            code = answer.status
+            self.clock.heard(answer.headers.get("Date"), seconds=time.perf_counter() - began)
+            data = await answer.read()
         except (TimeoutError, aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
-            raise ApiUnavailable(f"{what}: {type(error).__name__}: {error}") from error
+            unavailable = ApiUnavailable if isinstance(error, TimeoutError) else _PassingError
+            raise unavailable(f"{what}: {type(error).__name__}: {error}") from error
         finally:
             metrics.request(method, code, time.perf_counter() - began)
         return _read(code, data, answer.headers, what=what, token=token)
@@ -211,7 +237,9 @@ def _read(code: int, data: bytes, headers: Mapping[str, str], *, what: str, toke
     final = 400 <= code < 500 and code not in _TRY_AGAIN
     if final and (body.get("kind") == "Status" or data.strip() == _NO_SUCH_PATH):
         raise RefusedError(code, str(body.get("reason") or ""), told)
-    raise ApiUnavailable(f"{what}: {code}: {told}", retry_after=_retry_after(headers))
+    wait = _retry_after(headers)
+    unavailable = _PassingError if code >= 500 and wait is None else ApiUnavailable
+    raise unavailable(f"{what}: {code}: {told}", retry_after=wait)
 
 
 def _object(data: bytes) -> Json:

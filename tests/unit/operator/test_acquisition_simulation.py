@@ -8,8 +8,6 @@ from posttrain_operator.plan import queueing
 from posttrain_operator.settings import Settings
 from support.acquisition import Misfortune, Queue, Simulation
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-
 LIMIT = timedelta(hours=3)
 """Ten times what a run takes."""
 FOR_EVER = Settings(queue_hold=timedelta(days=365))
@@ -42,22 +40,14 @@ def check(seed: int) -> None:
     assert run.overtaken() == [], f"seed {seed}: overtaken by one that came later"
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_all_finish(seed: int) -> None:
-    run = simulation(seed)
-    assert run.run(LIMIT), f"seed {seed}: {run.unfinished()} have not finished"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(10))
 def test_all_finish_and_who_comes_first_is_admitted_first(seed: int) -> None:
     check(seed)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("first", range(50, 1050, 100))
+@pytest.mark.parametrize("first", range(10, 1010, 100))
 def test_all_finish_with_a_thousand_seeds_more(first: int) -> None:
     for seed in range(first, first + 100):
         check(seed)

@@ -21,6 +21,7 @@ from posttrain_operator.api.crd import crd
 from posttrain_operator.api.resources import KINDS, NAME_RULE, Kind
 from posttrain_operator.api.run import RunSpec, Toleration
 from posttrain_operator.api.schema import structural
+from posttrain_operator.api.status import InputStatus
 from pydantic import ValidationError
 from support.raw_objects import raw_objects
 
@@ -104,6 +105,9 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
     Input: INPUT_TABLE,
     ExampleDataset: INPUT_TABLE,
     TaskDataset: INPUT_TABLE,
+    InputStatus: {
+        NO_DOTS: ([{"uri": "pvc://data/a.b/..c/d.."}], [{"uri": "pvc://data/a/../b"}, {"uri": "file:///.."}])
+    },
     ByLabel: {
         "set min, max or both": (
             [{"column": "p", "min": 0}, {"column": "p", "max": 0.5}, {"column": "p", "min": 0, "max": 0.5}],

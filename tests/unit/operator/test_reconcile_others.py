@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.result import StageResult
 from posttrain_operator.cluster import Ref
 from posttrain_operator.errors import ApiUnavailable, Conflict
 from posttrain_operator.status import seen_status
@@ -62,6 +63,24 @@ class TestTheEnd:
         ended.cluster.apply(servers)
         ended.settle()
         assert not any(child.startswith("StatefulSet") for child in ended.children)
+
+    @pytest.mark.parametrize("then", [SUCCESS, failure(ExitCode.DATA)], ids=["Succeeded", "Failed"])
+    def test_the_pass_that_ends_it_asks_for_the_one_that_tidies_up(self, then: StageResult) -> None:
+        scene = started("RLJob", run={"ttlAfterFinished": "10m"})
+        scene.end_workers(int(then.exit_code), then)
+        assert scene.reconcile().requeue_after == timedelta(minutes=10)
+        assert scene.status.finished
+        assert scene.children != []
+        scene.end_stopped_pods()
+        scene.wait(timedelta(minutes=10))
+        assert scene.reconcile().requeue_after is None
+        assert scene.children == []
+
+    def test_it_may_be_tidied_up_at_once(self) -> None:
+        scene = started("UploadJob", run={"ttlAfterFinished": "0s"})
+        scene.end_workers(0, SUCCESS)
+        assert scene.reconcile().requeue_after is None
+        assert (scene.state[0], scene.children) == ("Succeeded", [])
 
 
 class TestOthers:
@@ -158,6 +177,17 @@ class TestOthers:
 
         scene.cluster.before_write = conflict
         assert scene.reconcile().requeue_after == timedelta(seconds=1)
+
+    def test_a_name_that_is_taken_and_then_is_not_costs_no_pass(self) -> None:
+        scene = Scene()
+
+        def conflict(write: int) -> None:
+            if write in (2, 3):
+                raise Conflict("taken")
+
+        scene.cluster.before_write = conflict
+        scene.reconcile()
+        assert scene.children == ["ConfigMap/x-finetune", "PyTorchJob/x-finetune-1"]
 
     def test_a_cluster_that_does_not_answer_is_the_callers_matter(self) -> None:
         scene = Scene()

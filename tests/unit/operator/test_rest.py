@@ -74,6 +74,14 @@ def refusal(code: int, reason: str = "Because", message: str = "it must not be")
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "code": code, "reason": reason, "message": message}
 
 
+TRIES = 3
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "_PAUSES", (0, 0))
+
+
 async def get(client: Rest) -> Any:
     return await client.get("/api/v1/namespaces/team/pods/x?limit=5")
 
@@ -429,6 +437,51 @@ def test_an_answer_that_is_no_list_is_another_try(answer: Any) -> None:
         asked(answering(200, answer), pages)
 
 
+# What passes in a moment.
+
+
+def after(number: int, trouble: Handler, seen: list[str]) -> Handler:
+    """Serves after so many troubles, and notes every request."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        seen.append(f"{request.method} {(await request.read()).decode()}")
+        return await trouble(request) if len(seen) <= number else web.json_response(OBJECT)
+
+    return handler
+
+
+@pytest.mark.parametrize("trouble", [reset, half, answering(500), answering(503, refusal(503))])
+@pytest.mark.parametrize("call", [get, lambda client: client.post("/x", {"a": 1}), lambda c: c.delete("/x", uid="7")])
+def test_trouble_of_a_moment_is_not_noticed(trouble: Handler, call: Any) -> None:
+    seen: list[str] = []
+    asked(after(TRIES - 1, trouble, seen), call)
+    assert (len(seen), len(set(seen))) == (TRIES, 1)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [answering(429, refusal(429)), answering(503, refusal(503), headers={"Retry-After": "1"}), answering(401)],
+    ids=["it is busy", "it says when", "credentials"],
+)
+def test_a_server_that_wants_to_be_left_alone_is(trouble: Handler) -> None:
+    seen: list[str] = []
+    with pytest.raises(ApiUnavailable):
+        asked(after(1, trouble, seen), get)
+    assert len(seen) == 1
+
+
+def test_each_try_of_a_write_is_allowed_anew() -> None:
+    seen: list[str] = []
+
+    def may_write() -> None:
+        if seen:
+            raise ApiUnavailable("no longer")
+
+    with pytest.raises(ApiUnavailable, match="no longer"):
+        asked(after(1, reset, seen), lambda client: client.post("/x", {}), may_write=may_write)
+    assert len(seen) == 1
+
+
 # Figures.
 
 
@@ -442,7 +495,8 @@ def test_requests_are_counted_by_verb_and_answer() -> None:
     for handler in (answering(503, refusal(503)), reset):
         with pytest.raises(ApiUnavailable):
             asked(handler, get)
-    assert [count("GET", 200), count("GET", 503), count("GET", 0)] == [number + 1 for number in before]
+    after = [count("GET", 200), count("GET", 503), count("GET", 0)]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, TRIES, TRIES]
 
 
 # Where the API server is.

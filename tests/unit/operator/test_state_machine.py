@@ -18,8 +18,6 @@ from support.memory_cluster import CrashError
 from support.memory_world import MOVES, World
 from support.scene import SUCCESS, failure
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-
 CODES: Final = sorted({1, 127, 128, 255, *map(int, ExitCode)})
 RUNS: Final[tuple[dict[str, Any], ...]] = (
     {"suspend": True},
@@ -273,6 +271,10 @@ def one_of(refs: list[Ref], pick: int) -> Ref:
     return refs[pick % len(refs)]
 
 
+class ManyLives(Lives):
+    """The same at length, and different every time."""
+
+
 Lives.TestCase.settings = settings(
     max_examples=500,
     stateful_step_count=30,
@@ -281,4 +283,6 @@ Lives.TestCase.settings = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+ManyLives.TestCase.settings = settings(Lives.TestCase.settings, max_examples=20_000, derandomize=False)
 TestLives = pytest.mark.timeout(600)(Lives.TestCase)
+TestManyLives = pytest.mark.slow(pytest.mark.timeout(7200)(ManyLives.TestCase))

@@ -14,6 +14,13 @@ PUBLISHES: Final[Mapping[str, ArtifactType]] = {"FilterJob": "dataset", "FineTun
 ReferencePattern = rf"^({'|'.join(PUBLISHES)})/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 UriPattern = r"^(pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^/].*|file:///.*)$"
 
+NoDots: Final = Rule(
+    cel=r"!has(self.uri) || !self.uri.matches('(^|/)[.][.]?(/|$)')",
+    check=lambda self: self.uri is None or not {".", ".."} & set(self.uri.split("/")),
+    message="uri must not have '.' or '..' as a path segment",
+)
+"""A URI stays below the folder that it names."""
+
 Column = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -42,11 +49,7 @@ class Input(Model):
             check=lambda self: (self.from_ is None) != (self.uri is None),
             message="set exactly one of from and uri",
         ),
-        Rule(
-            cel=r"!has(self.uri) || !self.uri.matches('(^|/)[.][.]?(/|$)')",
-            check=lambda self: self.uri is None or not {".", ".."} & set(self.uri.split("/")),
-            message="uri must not have '.' or '..' as a path segment",
-        ),
+        NoDots,
     )
 
 

@@ -1,7 +1,7 @@
-"""Quantities and durations as people write them in manifests."""
+"""Quantities, durations and moments as they are written in manifests."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Final
 
@@ -16,6 +16,7 @@ Duration = Annotated[str, Field(pattern=DURATION, max_length=32)]
 
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY: Final = {f"{prefix}i": 1 << 10 * power for power, prefix in enumerate("KMGTPE", start=1)}
+_YEARS: Final = (1970, 5000)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -23,6 +24,14 @@ def to_timedelta(duration: str) -> timedelta:
     """The time span of a ``Duration``."""
     parts = re.findall(r"([0-9]+)([smhd])", duration)
     return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
+
+
+def to_datetime(moment: str) -> datetime:
+    """A moment as Kubernetes writes it, in UTC. Raises ``ValueError``, also for years far from any present."""
+    found = datetime.fromisoformat(moment)
+    if not _YEARS[0] <= found.year < _YEARS[1]:
+        raise ValueError(f"{moment}: the year must be from {_YEARS[0]} to {_YEARS[1]}")
+    return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def to_amount(quantity: object) -> Decimal | None:

@@ -14,6 +14,7 @@ from posttrain_contract.rl import RLSpec
 from posttrain_contract.upload import UploadSpec
 from pydantic import ValidationError
 
+from posttrain_operator.api.quantities import to_datetime
 from posttrain_operator.api.run import RunSpec
 from posttrain_operator.cluster import Json, Ref
 from posttrain_operator.errors import InvalidSpec
@@ -101,10 +102,9 @@ def parse(raw: Json) -> Resource:
 
 def _time(value: object) -> datetime | None:
     try:
-        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return to_datetime(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    return found if found is not None and found.tzinfo is not None else None
 
 
 def read_spec(raw: Mapping[str, Any]) -> tuple[list[Problem], Spec | None, RunSpec | None]:

@@ -1,15 +1,18 @@
 """``status``, equal in all kinds: written by the operator alone."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from posttrain_contract.artifact import ArtifactSummary
-from posttrain_contract.base import Model
+from posttrain_contract.base import Model, Rule
+from posttrain_contract.inputs import NoDots, UriPattern
 from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, ValidationError, WithJsonSchema
+
+from posttrain_operator.api.quantities import to_datetime
 
 
 def _parse_time(value: Any) -> Any:
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
+    return to_datetime(value) if isinstance(value, str) else value
 
 
 Time = Annotated[
@@ -94,8 +97,10 @@ class ProgressStatus(Model):
 class InputStatus(Model):
     """An input as it was resolved."""
 
-    uri: str = Field(max_length=2048, description="Where it is read.")
+    uri: str = Field(pattern=UriPattern, max_length=2048, description="Where it is read.")
     digest: str | None = Field(default=None, max_length=64, description="SHA-256 of the artifact.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (NoDots,)
 
 
 class Status(Model):

@@ -50,7 +50,7 @@ def observe_contender(raw: Json) -> Contender:
     run = mapping(mapping(raw.get("spec")).get("run"))
     conditions = mappings(status.get("conditions"))
     holding = [condition.get("type") for condition in conditions if condition.get("status") == "True"]
-    reasons = {condition.get("type"): text(condition.get("reason")) for condition in conditions}
+    reasons = {text(condition.get("type")): text(condition.get("reason")) for condition in conditions}
     reason = reasons.get("Ready", "")
     attempts = mappings(status.get("attempts"))
     last = attempts[-1] if attempts else {}

@@ -1,7 +1,9 @@
 """Reading of objects that other programs wrote: whatever has another type than it should counts as absent."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
+
+from posttrain_operator.api.quantities import to_datetime
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -27,9 +29,6 @@ def integer(value: object) -> int | None:
 def moment(value: object) -> datetime | None:
     """A time as Kubernetes writes it, or None; without an offset it is UTC."""
     try:
-        found = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if found is None:
-            return None
-        return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
+        return to_datetime(value) if isinstance(value, str) else None
+    except ValueError:
         return None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import MappingProxyType
+from typing import Final
 
 from posttrain_contract import layout
 from posttrain_contract.artifact import ArtifactType
@@ -19,6 +20,10 @@ from posttrain_operator.errors import InvalidSpec, Waiting
 from posttrain_operator.labels import Reason
 from posttrain_operator.observe.facts import Upstream
 from posttrain_operator.settings import Settings
+
+_NO_FILES: Final = (
+    "file:// works only with `posttrain run`; on a cluster put the data on a claim and use pvc://CLAIM/PATH"
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,9 @@ def resolve(
     volumes: dict[str, Volume] = {}
     for field, item in resource.inputs.items():
         first = pinned.get(field)
-        uri, digest = (first.uri, first.digest) if first else _locate(resource, field, item, upstreams, settings)
+        uri, digest = (first.uri, first.digest) if first else _locate(resource, field, item, upstreams)
+        if uri.startswith("file://") and not settings.file_uris:
+            raise InvalidSpec([Problem(("spec", *field.split("."), "uri"), _NO_FILES)])
         path, volume = _mount(uri, store_claim=resource.run.storage.claim)
         resolved[field] = ResolvedInput(uri=uri, path=path, digest=digest)
         if volume is not None:
@@ -61,9 +68,7 @@ def resolve(
     return Inputs(resolved, tuple(volumes.values()))
 
 
-def _locate(
-    resource: Resource, field: str, item: Input, upstreams: Mapping[str, Upstream], settings: Settings
-) -> tuple[str, str | None]:
+def _locate(resource: Resource, field: str, item: Input, upstreams: Mapping[str, Upstream]) -> tuple[str, str | None]:
     """The URI of an input, and the digest when it is an artifact."""
     if item.from_ is not None:
         artifact_of = upstreams[field]
@@ -71,11 +76,6 @@ def _locate(
         assert artifact_of.artifact is not None  # noqa: S101 - _check_upstream raised otherwise
         return artifact_of.artifact.uri, artifact_of.artifact.digest
     assert item.uri is not None  # noqa: S101 - exactly one of from and uri, by the contract
-    if item.uri.startswith("file://") and not settings.file_uris:
-        message = (
-            "file:// works only with `posttrain run`; on a cluster put the data on a claim and use pvc://CLAIM/PATH"
-        )
-        raise InvalidSpec([Problem(("spec", *field.split("."), "uri"), message)])
     return item.uri, None
 
 
