@@ -56,7 +56,27 @@ def test_the_newest_version_is_kept_whichever_comes_first() -> None:
 def test_versions_are_numbers() -> None:
     cache = Cache()
     cache.put(job("x", 9))
-    assert cache.put(job("x", 10))
+    assert cache.put(job("x", 10, completions=2))
+
+
+def test_what_changes_nothing_that_is_read_is_no_news_but_known() -> None:
+    cache = Cache()
+    cache.put(job("x", 9, completions=2))
+    noted = job("x", 10, completions=2)
+    noted["metadata"] |= {"annotations": {"note": "1"}, "managedFields": [{"manager": "somebody"}]}
+    assert not cache.put(noted)
+    found = cache.get(X)
+    assert found is not None
+    assert found["metadata"]["resourceVersion"] == "10", "the next write names it"
+
+
+@pytest.mark.parametrize("change", [{"labels": {}}, {"generation": 2}, {"deletionTimestamp": "2026-01-01T00:00:00Z"}])
+def test_what_is_read_of_the_metadata_is_news(change: Json) -> None:
+    cache = Cache()
+    cache.put(job("x", 9))
+    changed = job("x", 10)
+    changed["metadata"] |= change
+    assert cache.put(changed)
 
 
 def test_what_was_deleted_does_not_come_back_with_a_late_event() -> None:

@@ -16,6 +16,7 @@ from posttrain_operator.errors import ApiUnavailable, Conflict, InvalidSpec, Wai
 from posttrain_operator.kube import KubeCluster, merge_patch
 from posttrain_operator.labels import Reason
 from posttrain_operator.rest import Page, RefusedError, Rest
+from posttrain_operator.server_clock import ServerClock
 from posttrain_operator.telemetry import Telemetry
 from posttrain_operator.watched import CHILDREN, Api
 from support.scene import finish
@@ -29,6 +30,7 @@ class Answers(Rest):
     """An API server that answers what a test says, and writes down what it is asked."""
 
     def __init__(self) -> None:
+        self.clock = ServerClock()
         self.answers: dict[tuple[str, str], Json | Exception | Callable[[Json], Json]] = {}
         self.asked: list[tuple[str, str, Any]] = []
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from posttrain_operator import lease as lease_module
 from posttrain_operator.cluster import Json
 from posttrain_operator.errors import ApiUnavailable
 from posttrain_operator.lease import DURATION, PERIOD, VALID, Lease
 from posttrain_operator.rest import RefusedError, Rest
+from posttrain_operator.server_clock import ServerClock
 from support.virtual_time import in_virtual_time, now
 
 TAKE_OVER = 20.0
@@ -63,6 +63,8 @@ class Server:
 
 class Line(Rest):
     """One process's connection to the server."""
+
+    clock = ServerClock()
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -470,12 +472,11 @@ SKEW: ContextVar[timedelta] = ContextVar("SKEW", default=timedelta())
 SKEWS = [timedelta(seconds=262), timedelta(seconds=-262), timedelta(days=365), timedelta(days=-1)]
 
 
-class SkewedDatetime:
-    """``datetime`` of a machine whose clock is wrong."""
+class SkewedClock(ServerClock):
+    """The clock of a machine that is wrong."""
 
-    @staticmethod
-    def now(zone: Any) -> datetime:
-        return datetime.now(zone) + SKEW.get()
+    def now(self) -> datetime:
+        return super().now() + SKEW.get()
 
 
 def timeline(skews: Sequence[timedelta]) -> list[tuple[list[float], list[float]]]:
@@ -506,7 +507,7 @@ def timeline(skews: Sequence[timedelta]) -> list[tuple[list[float], list[float]]
 @pytest.mark.parametrize("other", [timedelta(), *SKEWS])
 def test_wrong_clocks_change_nothing(one: timedelta, other: timedelta, monkeypatch: pytest.MonkeyPatch) -> None:
     right = timeline([timedelta(), timedelta()])
-    monkeypatch.setattr(lease_module, "datetime", SkewedDatetime)
+    monkeypatch.setattr(Line, "clock", SkewedClock(), raising=False)
     assert timeline([one, other]) == right
     assert right[1][0], "the other took over"
 

@@ -1,0 +1,105 @@
+"""One team changes its objects all the time: the jobs of another team come as fast as before."""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from posttrain_operator import labels
+from posttrain_operator.cluster import Ref
+from support.api import Api
+from support.control_plane import ControlPlane, fresh_namespace
+from support.playground import Playground, playground
+from support.scene import SPECS
+from support.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(300)
+RATE: Final = 100
+"""Changes a second, as far as the machine makes it."""
+OBJECTS: Final = 20
+NOISE: Final = 0.05
+"""Seconds by which one measurement on a busy machine differs from the next."""
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """A namespace with objects that somebody changes."""
+
+    api: Api
+    refs: list[Ref]
+
+    @contextmanager
+    def storm(self) -> Iterator[None]:
+        """Changes an annotation of one object after the other, until the end of the context."""
+        over, numbers, began = threading.Event(), itertools.count(), time.monotonic()
+
+        def change() -> None:
+            while not over.is_set():
+                number = next(numbers)
+                time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+                ref = self.refs[number % len(self.refs)]
+                self.api.patch(ref, {"metadata": {"annotations": {"note": str(number)}}})
+
+        threads = [threading.Thread(target=change) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        assert next(numbers) > RATE * (time.monotonic() - began) / 10, "no storm"
+
+
+def noisy(api: Api, namespace: str) -> Noisy:
+    """Jobs in a namespace."""
+    refs = []
+    for number in range(OBJECTS):
+        metadata = {"name": f"noisy-{number}", "namespace": namespace}
+        obj = {"apiVersion": labels.API_VERSION, "kind": "FineTuneJob", "metadata": metadata}
+        refs.append(Ref.of(api.create({**obj, "spec": SPECS["FineTuneJob"]})))
+    return Noisy(api, refs)
+
+
+def latencies(ground: Playground, number: int) -> list[float]:
+    """Seconds from creating a job to its child, of one job after the other, in order of length."""
+    found = []
+    for _ in range(number):
+        began = time.monotonic()
+        job = ground.submit("UploadJob")
+        wait_for(lambda: any(child["kind"] == "Job" for child in job.children), "a child")  # noqa: B023
+        found.append(time.monotonic() - began)
+    return sorted(found)
+
+
+def check(plane: ControlPlane, folder: Path, number: int) -> None:
+    """A storm costs others at most twice what it costs them when the operator does not watch where it is."""
+    found = []
+    for watched in (False, True):
+        with ExitStack() as stack:
+            api = stack.enter_context(plane.access.api())
+            namespace = stack.enter_context(fresh_namespace(plane.access, api))
+            settings = {"namespaces": ""} if watched else {}
+            ground = stack.enter_context(playground(plane.access, api, folder, **settings))
+            storm = noisy(api, namespace)
+            latencies(ground, 5)
+            with storm.storm():
+                found.append(latencies(ground, number))
+    (unseen, seen), share = found, int(number * 0.9)
+    assert seen[share] <= 2 * unseen[share] + NOISE, found
+
+
+def test_a_storm_of_one_namespace_does_not_slow_another(own_control_plane: ControlPlane, tmp_path: Path) -> None:
+    check(own_control_plane, tmp_path, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_long_storm_does_not_slow_another(own_control_plane: ControlPlane, tmp_path: Path) -> None:
+    check(own_control_plane, tmp_path, 2000)
