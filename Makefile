@@ -87,6 +87,12 @@ crds: setup ## make crds/ from the operator's types
 golden: setup ## make the expected halves of the golden tests anew; review the diff
 	$(BIN)/pytest -q tests/golden --write-golden
 
+.PHONY: release-fixture
+release-fixture: setup ## keep the CRDs and objects of this version in tests/releases/, when it is released
+	@test -n "$(VERSION)" || { echo 'say which: make release-fixture VERSION=0.1.0' >&2; exit 1; }
+	rm -rf tests/releases/$(VERSION) && mkdir -p tests/releases/$(VERSION)
+	cd tests && ../$(BIN)/python -m support.release releases/$(VERSION)
+
 .PHONY: generated
 generated: setup ## are crds/ and the golden files what the code makes?
 	@made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; $(BIN)/python -m posttrain_operator.api.crd "$$made"; \
