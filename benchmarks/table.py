@@ -60,11 +60,17 @@ class Row:
 
 
 def report(area: str, rows: Sequence[Row], **more: Any) -> int:
-    """Prints the table and writes ``results/<area>.json``; the exit status, 1 when a target does not hold."""
-    sys.stdout.write(_text([_HEADINGS, *map(_cells, rows)]))
+    """Prints the table and writes ``results/<area>.json``; the exit status, see ``show``."""
+    status = show(rows)
     document: Mapping[str, Any] = {"cores": os.cpu_count(), "rows": [row.to_json() for row in rows], **more}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{area}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return status
+
+
+def show(rows: Sequence[Row]) -> int:
+    """Prints the table; the exit status, 1 when a target does not hold."""
+    sys.stdout.write(_text([_HEADINGS, *map(_cells, rows)]))
     return 1 if any(row.holds is False for row in rows) else 0
 
 

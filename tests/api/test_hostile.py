@@ -90,7 +90,8 @@ def seconds_to_child(ground: Playground) -> float:
 
 
 def check(ground: Playground, api: Api, seeds: range) -> None:
-    made, waits = [], []
+    made: list[Ref] = []
+    waits: list[float] = []
     for first in range(seeds.start, seeds.stop, 100):
         made += accepted(api, range(first, min(first + 100, seeds.stop)), ground.namespace)
         waits.append(seconds_to_child(ground))

@@ -12,10 +12,14 @@ from support.playground import MAIN_KINDS, PlayedJob, Playground
 from support.pod_lives import at_attempt, fails, held, never_starts, runs, works, works_until
 from support.stories import DONE, NO_RETRY, costs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 FULL = fails(ExitCode.STORAGE, "DiskFull", "the disk is full")
-every_kind = pytest.mark.parametrize("kind", KINDS)
+OFTEN = ("RLJob", "UploadJob")
+"""A gang with servers, and a plain Job; the others are like them."""
+every_kind = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.slow) for kind in KINDS]
+)
 
 
 def main_of(job: PlayedJob) -> Ref:

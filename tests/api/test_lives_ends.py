@@ -6,7 +6,7 @@ import pytest
 from support.playground import PlayedJob, Playground
 from support.stories import STORIES, all_running, tell
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from support.pod_lives import works_until
 from support.tools import Tools
 from support.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 CRD = Ref("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "pytorchjobs.kubeflow.org")
 
@@ -56,6 +56,7 @@ def test_a_missing_kind_is_told_and_got_over(ground: Playground, admin: Api, too
     assert tuned.attempts == ["1 Succeeded 0 Succeeded"]
 
 
+@pytest.mark.slow
 def test_a_kind_that_goes_and_comes_takes_its_attempts_along(ground: Playground, admin: Api, tools: Tools) -> None:
     over = threading.Event()
     install(admin, tools)

@@ -10,7 +10,7 @@ from support.playground import MAIN_KINDS, PlayedJob, Playground
 from support.pod_lives import fails, never_starts, runs, works_until
 from support.stories import DONE, NO_RETRY, STORIES, all_running, has_happened, tell, wait_free
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,7 @@ def jobs(_ground: Playground) -> dict[str, PlayedJob]:
     return jobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", STORIES)
 def test_a_job_comes_to_the_same_end(ground: Playground, jobs: dict[str, PlayedJob], story: str) -> None:
     STORIES[story].check(jobs[story])

@@ -23,7 +23,11 @@ from support.pod_lives import (
 from support.stories import NO_RETRY, wait_free
 from support.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
+
+most_kinds = pytest.mark.parametrize(
+    "kind", ["FilterJob", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("FineTuneJob", "RLJob"))]
+)
 
 SOON = 25
 """Seconds within which events bring news; whoever polls looks every 30."""
@@ -43,7 +47,7 @@ OBSTACLES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["FineTuneJob", "RLJob"])
+@pytest.mark.parametrize("kind", [pytest.param("FineTuneJob", marks=pytest.mark.slow), "RLJob"])
 @pytest.mark.parametrize("reason", OBSTACLES)
 def test_what_keeps_pods_from_starting_is_told_until_it_is_over(ground: Playground, kind: str, reason: str) -> None:
     life, *words = OBSTACLES[reason]
@@ -58,7 +62,7 @@ def test_what_keeps_pods_from_starting_is_told_until_it_is_over(ground: Playgrou
 
 
 class TestPendingDeadline:
-    @pytest.mark.parametrize("kind", ["FilterJob", "FineTuneJob", "RLJob"])
+    @most_kinds
     def test_a_job_that_never_starts_is_given_up(self, ground: Playground, kind: str) -> None:
         job = ground.submit(kind, never_starts, run={"pendingDeadline": "1s"})
         job.finish("Failed", "PendingDeadlineExceeded")
@@ -85,7 +89,7 @@ class TestPendingDeadline:
 
 
 class TestDeadline:
-    @pytest.mark.parametrize("kind", ["FilterJob", "FineTuneJob", "RLJob"])
+    @most_kinds
     def test_a_job_that_takes_too_long_is_ended(self, ground: Playground, kind: str) -> None:
         job = ground.submit(kind, runs)
         job.reach("Running")
@@ -156,6 +160,7 @@ class TestUpstream:
         ground.submit("FineTuneJob", works, name=upstream.ref.name)
         reader.finish()
 
+    @pytest.mark.slow
     def test_a_reader_goes_on_with_what_it_began_with(self, ground: Playground) -> None:
         over = threading.Event()
         upstream = ground.submit("FineTuneJob")

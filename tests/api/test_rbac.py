@@ -22,7 +22,7 @@ from support.pod_lives import at_attempt, fails, runs
 from support.waiting import wait_for
 from support.watch_faults import silent
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 MANIFEST: Final = Path(__file__).parents[2] / "manifests/base/rbac.yaml"
 SYSTEM: Final = "posttrain-system"

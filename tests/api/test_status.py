@@ -16,12 +16,12 @@ from posttrain_operator.cluster import Json
 from support.api import Kubectl, table
 from support.kubelet import Life, PlayedPod
 from support.playground import PlayedJob, Playground
-from support.pod_lives import at_attempt, fails, held, works_until
+from support.pod_lives import at_attempt, fails, held, in_turn, works_until
 from support.scene import ARTIFACT, SUCCESS
 from support.stage_endpoint import StageEndpoint, stage_endpoint
 from support.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SETTINGS: Final = {"progress_interval": "1s"}
 HALF: Final = Progress(
@@ -146,12 +146,14 @@ class TestResult:
 
     def test_it_costs_gpus_times_seconds(self, ground: Playground) -> None:
         """Of both attempts, and of both pods of each."""
-        over = threading.Event()
-        job = ground.submit(life=held(over, at_attempt({1: FULL})), run={"resources": {"gpus": 2}})
+        full, over = threading.Event(), threading.Event()
+        job = ground.submit(life=in_turn(held(full, FULL), works_until(over)), run={"resources": {"gpus": 2}})
         job.reach("Running")
         begun = job.status.attempts[0].running_time
         assert begun is not None
         wait_for(lambda: datetime.now(UTC) - begun > timedelta(seconds=2), "two seconds of work")
+        full.set()
+        job.reach("Running", attempt=2)
         over.set()
         job.finish()
         spent = [
@@ -183,7 +185,9 @@ class TestKubectl:
         assert (row["ATTEMPTS"], row["ARTIFACT"]) == ("1", ARTIFACT.uri)
 
     @pytest.mark.parametrize(
-        ("condition", "then"), [("Succeeded", None), ("Failed", BAD_DATA)], ids=["Succeeded", "Failed"]
+        ("condition", "then"),
+        [pytest.param("Succeeded", None, marks=pytest.mark.slow), ("Failed", BAD_DATA)],
+        ids=["Succeeded", "Failed"],
     )
     def test_wait_returns_at_the_end(
         self, ground: Playground, kubectl: Kubectl, condition: str, then: Life | None
@@ -253,6 +257,7 @@ class TestEvents:
             "uid": job.uid,
         }
 
+    @pytest.mark.slow
     def test_a_suspension_and_a_resumption_are_told(self, ground: Playground) -> None:
         over = threading.Event()
         job = ground.submit("UploadJob", works_until(over))
@@ -266,6 +271,7 @@ class TestEvents:
         wait_for(lambda: "Succeeded" in told(job), "the last event")
         assert told(job) == ["Running", "Suspended", "Running", "Succeeded"]
 
+    @pytest.mark.slow
     def test_a_new_operator_tells_nothing_again(self, ground: Playground) -> None:
         over = threading.Event()
         running = ground.submit("UploadJob", works_until(over))

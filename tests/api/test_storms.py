@@ -85,8 +85,8 @@ def check(plane: ControlPlane, folder: Path, number: int) -> None:
         with ExitStack() as stack:
             api = stack.enter_context(plane.access.api())
             namespace = stack.enter_context(fresh_namespace(plane.access, api))
-            settings = {"namespaces": ""} if watched else {}
-            ground = stack.enter_context(playground(plane.access, api, folder, **settings))
+            whole = playground(plane.access, api, folder, namespaces="")
+            ground = stack.enter_context(whole if watched else playground(plane.access, api, folder))
             storm = noisy(api, namespace)
             latencies(ground, 5)
             with storm.storm():

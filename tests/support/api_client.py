@@ -15,6 +15,8 @@ Json = dict[str, Any]
 Handle = Callable[[str, Json], None]
 """Called with ADDED, MODIFIED or DELETED and the object."""
 _PAUSE: Final = 0.1
+_PASSING: Final = (401, 429, 500, 502, 503, 504)
+"""What an API server answers that is being started."""
 MERGE: Final = "application/merge-patch+json"
 
 
@@ -40,10 +42,14 @@ class Server:
 
 
 class ApiClient:
-    """Speaks to one API server. Belongs to the event loop in which it is made. Raises ``ApiError``."""
+    """Speaks to one API server. Belongs to the event loop in which it is made. Raises ``ApiError``.
 
-    def __init__(self, server: Server) -> None:
+    A ``patient`` one asks again until an API server that is gone is back, as real controllers do.
+    """
+
+    def __init__(self, server: Server, *, patient: bool = False) -> None:
         self._url = server.url
+        self._patient = patient
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=server.tls()),
             headers={"Authorization": f"Bearer {server.token}"},
@@ -122,9 +128,17 @@ class ApiClient:
 
     async def _request(self, method: str, path: str, body: Json | None = None, *, content: str | None = None) -> Json:
         headers = {"Content-Type": content or "application/json"}
-        async with self._answer(method, path, data=json.dumps(body) if body else None, headers=headers) as answer:
-            found: Json = await answer.json()
-            return found
+        while True:
+            try:
+                async with self._answer(
+                    method, path, data=json.dumps(body) if body else None, headers=headers
+                ) as answer:
+                    found: Json = await answer.json()
+                    return found
+            except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+                if not self._patient or (isinstance(error, ApiError) and error.status not in _PASSING):
+                    raise
+            await asyncio.sleep(_PAUSE)
 
     @asynccontextmanager
     async def _answer(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:

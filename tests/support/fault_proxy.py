@@ -107,6 +107,7 @@ class FaultProxy:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The API server's answer to a request, or to the same at another path."""
         headers = {key: value for key, value in incoming.headers.items() if key.lower() not in _HOP_BY_HOP}
+        headers["Accept-Encoding"] = "identity"  # what passes is read here, and long lists would be compressed
         url = URL(self._upstream + (path or incoming.raw_path), encoded=True)
         async with self._session.request(incoming.method, url, data=data or None, headers=headers) as answer:
             yield answer

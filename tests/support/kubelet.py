@@ -23,6 +23,8 @@ class PlayedPod:
     api: ApiClient
     raw: Json
     running: bool = False
+    _started: str | None = None
+    """Since when its container ran."""
 
     @property
     def name(self) -> str:
@@ -77,12 +79,12 @@ class PlayedPod:
         if self.running:
             return
         await self.schedule()
-        self.running = True
+        self.running, self._started = True, _now()
         await self.tell(
             phase="Running",
-            startTime=_now(),
+            startTime=self._started,
             conditions=[_condition("Ready", "True"), _condition("ContainersReady", "True")],
-            containerStatuses=[self._container({"running": {"startedAt": _now()}}, ready=True)],
+            containerStatuses=[self._container({"running": {"startedAt": self._started}}, ready=True)],
         )
 
     async def wait(self, reason: str, message: str) -> None:
@@ -103,6 +105,7 @@ class PlayedPod:
         terminated: Json = {
             "exitCode": code,
             "reason": reason or ("Error" if code else "Completed"),
+            "startedAt": self._started,
             "finishedAt": _now(),
         }
         if result is not None:

@@ -26,11 +26,13 @@ class OperatorProcess:
     """
 
     def __init__(self, folder: Path, server: Mapping[str, object], settings: Mapping[str, str]) -> None:
+        self.identity = folder.name
+        """Its name in the Lease."""
         self.port = _free_port()
         self.log = folder / "operator.log"
         self._kubeconfig = folder / "kubeconfig"
         self._kubeconfig.write_text(yaml.safe_dump(server), "utf-8")
-        self._settings = {"POSTTRAIN_PORT": str(self.port), "POSTTRAIN_IDENTITY": folder.name, **settings}
+        self._settings = {"POSTTRAIN_PORT": str(self.port), "POSTTRAIN_IDENTITY": self.identity, **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self.starts = 0
 

@@ -62,7 +62,7 @@ def playing(server: Server, namespace: str, life: Life = works) -> Iterator[Play
     players = Players(life)
 
     async def begin() -> None:
-        await players.start(ApiClient(server), namespace)
+        await players.start(ApiClient(server, patient=True), namespace)
 
     with LoopThread("players") as loop:
         loop.call(begin())

@@ -121,3 +121,12 @@ def at_attempt(lives: dict[int, Life], *, role: str = "") -> Life:
         return lives.get(pod.attempt) if chosen else None
 
     return cast(choose)
+
+
+def in_turn(*lives: Life) -> Life:
+    """All pods of the first attempt live the first life, and so on; those of later attempts the last."""
+
+    async def life(pod: PlayedPod) -> None:
+        await lives[min(pod.attempt, len(lives)) - 1](pod)
+
+    return life

@@ -207,7 +207,10 @@ STORIES: Final[Mapping[str, Story]] = {
     ),
     "a stop costs no retry": Story("FineTuneJob", first(_STOPPED), ("1 Preempted 143 Stopped", GOES_ON), run=NO_RETRY),
     "a preemption costs no retry": Story(
-        "FineTuneJob", first(_is_preempted), ("1 Preempted (Preempted|143 Stopped)", GOES_ON), run=NO_RETRY
+        "FineTuneJob",
+        first(_is_preempted),
+        ("1 (Preempted (Preempted|143 Stopped)|Lost ChildLost)", GOES_ON),
+        run=NO_RETRY,
     ),
     "an eviction costs no retry": Story(
         "FineTuneJob", first(is_evicted), ("1 Preempted Preempted", GOES_ON), run=NO_RETRY
@@ -222,7 +225,11 @@ STORIES: Final[Mapping[str, Story]] = {
         run=NO_RETRY,
     ),
     "a pod that somebody deletes costs no retry": Story(
-        "FineTuneJob", first(_is_deleted, whom=_is_worker), ("1 Preempted PodReplaced", GOES_ON), run=NO_RETRY
+        "FineTuneJob",
+        first(_is_deleted, whom=_is_worker),
+        # Or it has stopped, or it is gone and so is all that could tell of it, before anybody looks.
+        ("1 (Preempted (PodReplaced|143 Stopped)|Lost ChildLost)", GOES_ON),
+        run=NO_RETRY,
     ),
     "a trainer needs too much memory": Story(
         "FineTuneJob",

@@ -101,7 +101,8 @@ class TrainingOperator:
             # Bound at once: only a pod on a node has a grace when it is deleted.
             "spec": {**template["spec"], "nodeName": NODE},
         }
-        created = await unless(GONE, self.api.create(f"/api/v1/namespaces/{metadata['namespace']}/pods", pod))
+        # Also in a namespace that is going: there nothing may be created.
+        created = await unless((403, *GONE), self.api.create(f"/api/v1/namespaces/{metadata['namespace']}/pods", pod))
         if created is not None:
             self._pods[created["metadata"]["uid"]] = created
 
