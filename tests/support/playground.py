@@ -45,8 +45,8 @@ class Chronicle(Witness):
         if obj["apiVersion"] == labels.API_VERSION and event != "DELETED":
             try:
                 self._follower.see(obj)
-            except IllegalStatusError as error:
-                self.illegal.append(str(error))
+            except (IllegalStatusError, TypeError, KeyError, AttributeError) as error:  # some are garbled by a test
+                self.illegal.append(f"{type(error).__name__}: {error}")
         super().see(event, obj)
 
 
