@@ -92,19 +92,18 @@ class PlayedJob:
             for kind in conditions
         ]
         path = f"/apis/kubeflow.org/v1/namespaces/{metadata['namespace']}/pytorchjobs/{metadata['name']}/status"
-        status = {"conditions": told, "startTime": now, "replicaStatuses": {"Master": counts}}
+        status = {"conditions": told, "startTime": now, "replicaStatuses": {"Worker": counts}}
         await self._client.merge(path, {"status": status})
 
 
 def _pod(job: Json) -> Json:
     """The pod as the training operator makes it, on a node already."""
     metadata = job["metadata"]
-    template = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+    template = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
     own = {
         f"{_PREFIX}/operator-name": "pytorchjob-controller",
         f"{_PREFIX}/job-name": metadata["name"],
-        f"{_PREFIX}/job-role": "master",
-        f"{_PREFIX}/replica-type": "master",
+        f"{_PREFIX}/replica-type": "worker",
         f"{_PREFIX}/replica-index": "0",
     }
     owner = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "name": metadata["name"], "uid": metadata["uid"]}
@@ -112,7 +111,7 @@ def _pod(job: Json) -> Json:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": f"{metadata['name']}-master-0",
+            "name": f"{metadata['name']}-worker-0",
             "labels": {**template["metadata"]["labels"], **own},
             "ownerReferences": [{**owner, "controller": True}],
         },

@@ -103,18 +103,18 @@ def timed(status: Json) -> Json:
 
 
 @pytest.mark.parametrize(
-    ("master", "message"),
+    ("worker", "message"),
     [
-        ({"replicas": "one"}, "Master.replicas in body must be of type integer"),
-        ({"template": {"spec": {}}}, "Master.template.spec.containers: Required value"),
+        ({"replicas": "one"}, "Worker.replicas in body must be of type integer"),
+        ({"template": {"spec": {}}}, "Worker.template.spec.containers: Required value"),
         ({"template": {"spec": {"containers": [{"image": "a"}]}}}, r"containers\[0\].name: Required value"),
     ],
 )
 def test_the_training_operators_own_definition_is_in_force(
-    api: Api, namespace: str, master: Json, message: str
+    api: Api, namespace: str, worker: Json, message: str
 ) -> None:
     (child,) = [child for child in children("finetunejob-minimal") if child["kind"] == "PyTorchJob"]
-    child["spec"]["pytorchReplicaSpecs"]["Master"].update(master)
+    child["spec"]["pytorchReplicaSpecs"]["Worker"].update(worker)
     with pytest.raises(ApiError, match=message) as refused:
         api.create(child, namespace=namespace, dry_run=True)
     assert refused.value.status == 422

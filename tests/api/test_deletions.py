@@ -126,7 +126,7 @@ def test_a_child_at_work_that_has_no_owner_any_more_is_waited_for(ground: Playgr
     job.reach("Running")
     strip(ground, job, *MAIN_KINDS)
     job.reach("Pending", "Stopping")
-    assert job.message == "pods of the last attempt are still ending"
+    assert job.message == "pods of the last attempt are still ending; should they not, delete what made them"
     assert job.attempts == ["1 Lost ChildLost"]
     assert job.made == ["PyTorchJob-finetune-1"]
     over.set()
@@ -141,7 +141,7 @@ def test_a_child_that_never_ran_and_has_no_owner_any_more_is_in_the_way(ground: 
     job.wait(lambda: len(job.pods) == 1, "have a pod")
     foreign = strip(ground, job, *MAIN_KINDS)
     job.reach("Pending", "Stopping")
-    assert job.message == "pods of the last attempt are still ending"
+    assert job.message == "pods of the last attempt are still ending; should they not, delete what made them"
     assert job.made == ["Job-upload-1"]
     ground.lives[job.ref.kind, job.ref.name] = works
     ground.api.delete(foreign)

@@ -8,7 +8,7 @@ from support.api_client import Server
 from support.arena import ONE_OF_EACH, Jobs, arena, undisturbed
 from support.faults import Answer, DenyTwice, Reset, Rule, Silence, Sometimes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 ON_READS = (Answer(429, retry_after=1), Answer(500), Answer(503), Reset(), Reset(answered=True))
 ON_WRITES = (*ON_READS, Answer(409))

@@ -9,7 +9,7 @@ from support.arena import ONE_OF_EACH, Jobs, arena, undisturbed
 from support.faults import Fault, Request, Rule, Shaped, Watches
 from support.watch_faults import Shape, chained, cut, dropping_each_once, gone, reordered, silent
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 class InTurn:

@@ -173,7 +173,7 @@ def foreign(name: str) -> dict[str, Json]:
     meta = {"name": name}
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "pytorch", "image": "example.invalid/a:1"}]}}
     replica = {"replicas": 1, "restartPolicy": "Never", "template": template}
-    pytorch = {"spec": {"pytorchReplicaSpecs": {"Master": replica}, "runPolicy": {"suspend": True}}}
+    pytorch = {"spec": {"pytorchReplicaSpecs": {"Worker": replica}, "runPolicy": {"suspend": True}}}
     batch = {"spec": {"suspend": True, "template": template}}
     return {
         "FineTuneJob": {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": meta, **pytorch},
@@ -199,5 +199,5 @@ def test_a_foreign_object_keeps_its_name_until_its_owner_deletes_it(ground: Play
 
 def memory(workload: Json) -> Any:
     """What a pod of a PyTorchJob gets."""
-    template = workload["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+    template = workload["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
     return template["spec"]["containers"][0]["resources"]["limits"]["memory"]

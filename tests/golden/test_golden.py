@@ -200,6 +200,7 @@ def test_every_pod_gets_secrets_by_reference_and_only_where_they_are_needed(pods
         assert "envFrom" not in container, name
         sources = {v["name"]: set(v["valueFrom"]) for v in container["env"] if "valueFrom" in v}
         assert sources.pop("POD_IP") == {"fieldRef"}, name
+        assert sources.pop("PET_NODE_RANK", {"fieldRef"}) == {"fieldRef"}, name
         if container["command"][-1] == "posttrain_upload":
             sources.pop("HF_TOKEN", None)
         assert sources == {}, name

@@ -363,7 +363,7 @@ class Simulation:
         child = self.cluster.objects.get(ref)
         if child is None or child["metadata"]["uid"] != uid or not self._admitted(child):
             return
-        name = f"{ref.name}-0" if ref.kind == "StatefulSet" else f"{ref.name}-master-0"
+        name = f"{ref.name}-0" if ref.kind == "StatefulSet" else f"{ref.name}-worker-0"
         pod = Ref("v1", "Pod", ref.namespace, name)
         if pod in self.cluster.objects:  # one that ends is still there
             self._after(1, lambda: self._start(ref, uid))

@@ -69,17 +69,22 @@ class Arena:
         except AssertionError as error:
             raise AssertionError(f"{error}; they are {dict(self.witness.outcomes())}") from None
 
-    def wait_equal(self, expected: "Outcome", *, seconds: float = 120) -> None:
-        """Returns once everything is as after another run: objects, owners, specs, statuses, and counts."""
+    def wait_equal(self, expected: "Outcome", *, seconds: float = 120, pods: bool = True) -> None:
+        """Returns once everything is as after another run: objects, owners, specs, statuses, and counts.
+
+        Without ``pods`` it does not matter how many of those there were: others make them.
+        """
+        wanted = expected if pods else expected.without_pods()
         try:
-            wait_for(lambda: self.outcome() == expected, "the outcome of the other run", seconds=seconds)
+            wait_for(lambda: self.outcome(pods=pods) == wanted, "the outcome of the other run", seconds=seconds)
         except AssertionError as error:
-            differences = list(_differences(self.outcome().parts(), expected.parts()))
+            differences = list(_differences(self.outcome(pods=pods).parts(), wanted.parts()))
             if differences:
                 raise AssertionError(f"{error}; there still differ:\n{chr(10).join(differences[:40])}") from None
 
-    def outcome(self) -> "Outcome":
-        return Outcome(self.witness.normal_form(), self.witness.made())
+    def outcome(self, *, pods: bool = True) -> "Outcome":
+        found = Outcome(self.witness.normal_form(), self.witness.made())
+        return found if pods else found.without_pods()
 
     def _path(self, kind: str) -> str:
         return f"/apis/{labels.API_VERSION}/namespaces/{self.namespace}/{KINDS[kind].plural}"
@@ -97,6 +102,9 @@ class Outcome:
     """See ``Witness.normal_form``."""
     made: Counter[str]
     """How often each child was made, pods included."""
+
+    def without_pods(self) -> "Outcome":
+        return Outcome(self.objects, Counter({what: n for what, n in self.made.items() if not what.startswith("Pod ")}))
 
     def parts(self) -> Json:
         return {**self.objects, "made": dict(self.made)}

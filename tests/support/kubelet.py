@@ -59,8 +59,7 @@ class PlayedPod:
     def leads(self) -> bool:
         """Whether it is the first of its gang, which speaks for it."""
         index = self.labels.get("batch.kubernetes.io/job-completion-index")
-        replica = self.labels.get("training.kubeflow.org/replica-type")
-        return index == "0" or replica == "master"
+        return "0" in (index, self.labels.get("training.kubeflow.org/replica-index"))
 
     @property
     def path(self) -> str:

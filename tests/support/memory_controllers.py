@@ -109,7 +109,7 @@ def _waits_in_queue(cluster: ViewedCluster, child: Json) -> bool:
 
 
 def _train(cluster: ViewedCluster, ref: Ref) -> None:
-    """The training operator: a job is as its master is, until one pod fails; a running pod that is deleted has."""
+    """The training operator: a job is over when all its pods are, or one failed; a running pod that is deleted has."""
     job, pods = cluster.objects[ref], _pods(cluster, ref)
     if is_over(job):
         _stop(cluster, [pod for pod in pods.values() if _phase(cluster, pod) not in ENDED])
@@ -117,19 +117,18 @@ def _train(cluster: ViewedCluster, ref: Ref) -> None:
         _stop(cluster, list(pods.values()))
         _judge(cluster, ref, Running="False", Suspended="True")
     else:
-        replicas = job["spec"]["pytorchReplicaSpecs"]
-        names = [f"{ref.name}-{kind.lower()}-{n}" for kind, spec in replicas.items() for n in range(spec["replicas"])]
+        size = job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"]
+        names = [f"{ref.name}-worker-{number}" for number in range(size)]
         _make(cluster, ref, [name for name in names if name not in pods])
         pods = _pods(cluster, ref)
         phases = {name: _counted(cluster, pod) for name, pod in pods.items()}
-        master = phases.get(names[0])
         if "Suspended" in _holding(job):
             _judge(cluster, ref, Suspended="False")
-        if master == "Succeeded":
+        if [*phases.values()] == ["Succeeded"] * size:
             _judge(cluster, ref, Running="False", Succeeded="True")
         elif "Failed" in phases.values():
             _judge(cluster, ref, Running="False", Failed="True")
-        elif master == "Running":
+        elif "Running" in phases.values():
             _judge(cluster, ref, Running="True")
 
 

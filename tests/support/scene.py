@@ -236,8 +236,7 @@ def _pods_of(workload: Json) -> list[tuple[str, Json]]:
     name, spec = workload["metadata"]["name"], workload["spec"]
     template = next(pod_templates(spec))
     if workload["kind"] == "PyTorchJob":
-        workers = spec["pytorchReplicaSpecs"].get("Worker", {}).get("replicas", 0)
-        names = [f"{name}-master-0", *(f"{name}-worker-{index}" for index in range(workers))]
+        names = [f"{name}-worker-{index}" for index in range(spec["pytorchReplicaSpecs"]["Worker"]["replicas"])]
     elif workload["kind"] == "Job":
         names = [f"{name}-{index}-abcde" for index in range(spec["completions"])]
     else:
@@ -246,15 +245,14 @@ def _pods_of(workload: Json) -> list[tuple[str, Json]]:
 
 
 def _workload_status(workload: Json, phases: Mapping[str, str]) -> Json:
-    """What a controller writes; a gang is as its master is, until one of it fails."""
+    """What a controller writes."""
     names = [name for name, _ in _pods_of(workload)]
-    lead = names[:1] if workload["kind"] == "PyTorchJob" else names
     running = list(phases.values()).count("Running")
     if workload["kind"] == "StatefulSet":
         return {"readyReplicas": running}
     complete = "Succeeded" if workload["kind"] == "PyTorchJob" else "Complete"
     if "Failed" in phases.values():
         return {"ready": running, "conditions": conditions("Failed")}
-    if all(phases.get(name) == "Succeeded" for name in lead):
+    if all(phases.get(name) == "Succeeded" for name in names):
         return {"ready": 0, "conditions": conditions(complete)}
     return {"ready": running, "conditions": conditions("Running") if running else []}

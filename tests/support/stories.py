@@ -124,8 +124,8 @@ def _is_first_server(pod: PlayedPod) -> bool:
     return pod.role == Role.SERVERS and pod.name.endswith("-0")
 
 
-def _is_worker(pod: PlayedPod) -> bool:
-    return "worker" in pod.name
+def _follows(pod: PlayedPod) -> bool:
+    return "-worker-" in pod.name and not pod.leads
 
 
 async def _is_deleted(pod: PlayedPod) -> None:
@@ -177,7 +177,7 @@ STORIES: Final[Mapping[str, Story]] = {
     ),
     "the pod that failed first says why": Story(
         "FineTuneJob",
-        first(fails(ExitCode.MODEL, "NoTokenizer", "there is no tokenizer"), whom=_is_worker),
+        first(fails(ExitCode.MODEL, "NoTokenizer", "there is no tokenizer"), whom=_follows),
         ("1 Failed 65 NoTokenizer",),
         "Failed",
         "NoTokenizer",
@@ -226,7 +226,7 @@ STORIES: Final[Mapping[str, Story]] = {
     ),
     "a pod that somebody deletes costs no retry": Story(
         "FineTuneJob",
-        first(_is_deleted, whom=_is_worker),
+        first(_is_deleted, whom=_follows),
         # Or it has stopped, or it is gone and so is all that could tell of it, before anybody looks.
         ("1 (Preempted (PodReplaced|143 Stopped)|Lost ChildLost)", GOES_ON),
         run=NO_RETRY,
@@ -237,7 +237,7 @@ STORIES: Final[Mapping[str, Story]] = {
         ("1 Failed 137 OutOfMemory",),
         "Failed",
         "OutOfMemory",
-        "-master-0 was killed at its memory limit; raise run.resources.memory or lower the batch size",
+        "-worker-0 was killed at its memory limit; raise run.resources.memory or lower the batch size",
     ),
     "a server needs too much memory": Story(
         "RLJob",

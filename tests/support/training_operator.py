@@ -80,7 +80,6 @@ class TrainingOperator:
             f"{_PREFIX}/job-name": metadata["name"],
             f"{_PREFIX}/replica-type": replica.lower(),
             f"{_PREFIX}/replica-index": str(index),
-            **({f"{_PREFIX}/job-role": "master"} if replica == "Master" else {}),
         }
         owner = {
             "apiVersion": job["apiVersion"],
@@ -140,19 +139,15 @@ class _Conditions:
             self.status["startTime"] = _now()
 
     def judge(self) -> None:
-        """Says what the counts of the replicas mean; a job is as its master is, until one replica fails."""
+        """Says what the counts of the workers mean; there is no master."""
         self.status.setdefault("startTime", _now())
-        counts = self.status["replicaStatuses"]
-        if counts["Master"]["active"]:
-            self._set("Running", "True", "Running", "is running.")
-        if counts["Master"]["succeeded"]:
+        count = self.status["replicaStatuses"]["Worker"]
+        if count["succeeded"] == self.job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"]:
             self._set("Succeeded", "True", "Succeeded", "is successfully completed.")
-            return
-        for replica, count in counts.items():
-            if count["failed"]:
-                self._set(
-                    "Failed", "True", "Failed", f"is failed because {count['failed']} {replica} replica(s) failed."
-                )
+        elif count["active"]:
+            self._set("Running", "True", "Running", "is running.")
+        if count["failed"]:
+            self._set("Failed", "True", "Failed", f"is failed because {count['failed']} Worker replica(s) failed.")
 
     def _set(self, kind: str, status: str, reason: str, message: str) -> None:
         if self.holds("Failed"):

@@ -179,7 +179,7 @@ def test_everything_from_outside_is_escaped(
     obj = pipeline[1]
     status = obj["status"]
     status["attempts"][0] |= {"reason": EVIL, "message": EVIL}
-    status["inputs"] = {EVIL: {"uri": EVIL, "digest": EVIL}}
+    status["inputs"] = {EVIL: {"uri": f"pvc://x/{EVIL}", "digest": EVIL}}
     status["metrics"][EVIL] = 1.0
     status["phase"], status["conditions"][0]["message"] = "Failed", EVIL
     status["conditions"][1]["status"] = "False"

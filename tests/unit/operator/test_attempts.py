@@ -204,7 +204,7 @@ def test_the_pause_is_never_longer_than_its_bound(outcomes: list[Outcome]) -> No
 
 
 POD = {
-    "metadata": {"name": "x-master-0", "labels": {labels.ROLE: "trainer"}, "creationTimestamp": "2026-01-01T11:59:00Z"},
+    "metadata": {"name": "x-worker-0", "labels": {labels.ROLE: "trainer"}, "creationTimestamp": "2026-01-01T11:59:00Z"},
     "spec": {"containers": [{"name": "pytorch", "resources": {"limits": {"cpu": "8", "nvidia.com/gpu": "4"}}}]},
     "status": {
         "phase": "Running",
@@ -219,7 +219,7 @@ def gang_of(size: int, condition: str | None, *pods: Json) -> AttemptFacts:
     main = {
         "kind": "PyTorchJob",
         "metadata": {"name": "x"},
-        "spec": {"runPolicy": {}, "pytorchReplicaSpecs": {"Master": {"replicas": 1}, "Worker": {"replicas": size - 1}}},
+        "spec": {"runPolicy": {}, "pytorchReplicaSpecs": {"Worker": {"replicas": size}}},
         "status": {"conditions": conditions(condition) if condition else []},
     }
     return AttemptFacts(1, main, None, (main,), tuple(observe_pod(pod) for pod in pods))
@@ -233,7 +233,7 @@ class TestRunning:
         assert attempt.ran
 
     def test_a_gang_runs_when_all_of_it_does_although_its_controller_speaks_of_the_master_alone(self) -> None:
-        pending = {**POD, "metadata": {"name": "x-worker-0"}, "status": {"phase": "Pending"}}
+        pending = {**POD, "metadata": {"name": "x-worker-1"}, "status": {"phase": "Pending"}}
         assert observed((OPEN,), gang_of(2, "Running", POD), NOON) == (OPEN,)
         assert observed((OPEN,), gang_of(2, "Running", POD, pending), NOON) == (OPEN,)
         (attempt,) = observed((OPEN,), gang_of(2, "Running", POD, {**POD, "metadata": {"name": "y"}}), NOON)

@@ -149,7 +149,7 @@ class TestPendingDeadline:
         scene.settle()
         assert scene.state == ("Failed", "PendingDeadlineExceeded")
         assert "run.pendingDeadline (2h)" in scene.message
-        assert "Unschedulable: x-finetune-1-master-0 cannot be scheduled: 0/3 nodes have room" in scene.message
+        assert "Unschedulable: x-finetune-1-worker-0 cannot be scheduled: 0/3 nodes have room" in scene.message
         assert scene.outcomes == ["Failed"]
         scene.end_stopped_pods()
         assert scene.live_attempts() == set()

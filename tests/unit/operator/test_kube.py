@@ -91,9 +91,10 @@ def test_what_was_seen_last_costs_no_request() -> None:
 def test_what_is_read_is_kept_and_its_news_told() -> None:
     scene = Scene()
     scene.cache.put(obj(version=4))
-    scene.rest.answers["GET", POD] = obj(version=6)
-    assert finish(scene.cluster.read(REF)) == obj(version=6)
-    assert scene.cache.get(REF) == obj(version=6)
+    newer = obj(version=6, status={"phase": "Running"})
+    scene.rest.answers["GET", POD] = newer
+    assert finish(scene.cluster.read(REF)) == newer
+    assert scene.cache.get(REF) == newer
     finish(scene.cluster.read(REF))
     assert scene.found == ["1"], "once"
 
@@ -289,10 +290,11 @@ def test_of_two_writers_the_second_reads_what_the_first_wrote() -> None:
     before = obj("FilterJob")
     scene.cache.put(before)
     scene.rest.answers["PATCH", f"{RESOURCE}/status"] = refusal(409)
-    scene.rest.answers["GET", RESOURCE] = obj("FilterJob", version=9)
+    newer = obj("FilterJob", version=9, status={"phase": "Pending"})
+    scene.rest.answers["GET", RESOURCE] = newer
     with pytest.raises(Conflict):
         finish(scene.cluster.patch_status(before, {}))
-    assert scene.cache.get(Ref.of(before)) == obj("FilterJob", version=9)
+    assert scene.cache.get(Ref.of(before)) == newer
     assert scene.found == ["1"]
 
 

@@ -225,13 +225,13 @@ def test_a_pod_whose_workload_is_gone_is_awaited_but_tells_nothing_of_this_attem
 
 
 def test_the_leader_is_the_first_running_pod_that_is_no_server() -> None:
-    pods = [child("Pod", name, owner="uid-of-t1") for name in ("t1-worker-0", "t1-master-0", "a-server")]
+    pods = [child("Pod", name, owner="uid-of-t1") for name in ("t1-worker-1", "t1-worker-0", "a-server")]
     for one, role in zip(pods, ("trainer", "trainer", "servers"), strict=True):
         one["metadata"]["labels"][labels.ROLE] = role
         one["status"] = {"phase": "Running"}
     facts = observe_attempts("me", [child("PyTorchJob", "t1", owner="me")], pods)[1]
     assert facts.leader is not None
-    assert facts.leader.name == "t1-master-0"
+    assert facts.leader.name == "t1-worker-0"
 
 
 def upstream_object(**status: Any) -> Json:

@@ -111,7 +111,7 @@ class TestInWords:
         assert self.scene(waiting("ErrImagePull"), unscheduled()).state == ("Starting", "ImagePullFailed")
 
     def test_of_equals_the_first_by_name_is_told(self) -> None:
-        assert self.scene(unscheduled(), unscheduled()).message.startswith("x-finetune-1-master-0 ")
+        assert self.scene(unscheduled(), unscheduled()).message.startswith("x-finetune-1-worker-0 ")
 
     def test_a_gang_with_one_pod_that_does_not_start_does_not_run(self) -> None:
         scene = self.scene({"status": {"phase": "Running"}}, unscheduled())
@@ -190,7 +190,7 @@ SPEC = garbled(
     replicas=st.integers(),
     suspend=st.booleans(),
     runPolicy=garbled(suspend=st.booleans()),
-    pytorchReplicaSpecs=garbled(Master=garbled(replicas=st.integers())),
+    pytorchReplicaSpecs=garbled(Worker=garbled(replicas=st.integers())),
     containers=st.lists(garbled(name=st.just("pytorch"), resources=garbled(limits=garbled(**{"a/b": st.just("8")})))),
 )
 RESOURCE = parse(

@@ -32,7 +32,7 @@ class TestTheWayOfAJob:
 
     def test_a_running_job_is_looked_at_for_its_progress_and_written_when_it_moved(self) -> None:
         scene = started()
-        scene.cluster.answers["x-finetune-1-master-0"] = Progress(
+        scene.cluster.answers["x-finetune-1-worker-0"] = Progress(
             phase="training", step=5, total_steps=10, updated_at=0
         )
         outcome = scene.reconcile()

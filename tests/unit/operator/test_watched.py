@@ -149,9 +149,9 @@ def test_of_a_garbled_pod_as_much_is_known_as_of_the_whole(spec: Any) -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        {"runPolicy": {"suspend": True}, "pytorchReplicaSpecs": {"Master": {"replicas": 1}, "Worker": {"replicas": 7}}},
-        {"pytorchReplicaSpecs": {"Master": {"template": {}}}},
-        {"pytorchReplicaSpecs": {"Master": None}, "runPolicy": None},
+        {"runPolicy": {"suspend": True}, "pytorchReplicaSpecs": {"Worker": {"replicas": 8}}},
+        {"pytorchReplicaSpecs": {"Worker": {"template": {}}}},
+        {"pytorchReplicaSpecs": {"Worker": None}, "runPolicy": None},
         *GARBLED,
     ],
 )

@@ -58,35 +58,31 @@ def control_stateful_set(sts: Json, pods: Pods) -> Control:
 
 
 def control_pytorchjob(job: Json, pods: Pods, *, address: Callable[[str], str], master_port: MasterPort) -> Control:
-    """A gang: it succeeds with its master, and a failed pod fails it and ends its siblings (cleanPodPolicy Running)."""
+    """A gang: it succeeds when all have, and a failed pod fails it and ends its siblings (cleanPodPolicy Running)."""
     members = _members(job)
-    master = members[0]
     by_name = {pod["metadata"]["name"]: pod for pod in pods}
     alive = tuple(pod for pod in pods if phase(pod) in ("Pending", "Running"))
     if any(phase(pod) == "Failed" for pod in pods):
         return Control((), alive, {"conditions": [_true("Failed")]})
-    if master in by_name and phase(by_name[master]) == "Succeeded":
-        return Control((), alive, {"conditions": [_true("Succeeded")]})
+    if all(name in by_name and phase(by_name[name]) == "Succeeded" for name in members):
+        return Control((), (), {"conditions": [_true("Succeeded")]})
     port = master_port(job["metadata"]["name"])
     missing = tuple(
-        _pod(job, name, _template(job, name), _gang_environment(job, members, rank, address(master), port))
+        _pod(job, name, _worker(job)["template"], _gang_environment(job, members, rank, address(members[0]), port))
         for rank, name in enumerate(members)
         if name not in by_name
     )
-    running = master in by_name and phase(by_name[master]) == "Running"
+    running = any(phase(pod) == "Running" for pod in pods)
     return Control(missing, (), {"conditions": [_true("Created"), *([_true("Running")] if running else [])]})
 
 
 def _members(job: Json) -> list[str]:
-    name, replicas = job["metadata"]["name"], job["spec"]["pytorchReplicaSpecs"]
-    workers = replicas.get("Worker", {}).get("replicas", 0)
-    return [f"{name}-master-0", *(f"{name}-worker-{index}" for index in range(workers))]
+    return [f"{job['metadata']['name']}-worker-{index}" for index in range(_worker(job)["replicas"])]
 
 
-def _template(job: Json, member: str) -> Json:
-    replicas = job["spec"]["pytorchReplicaSpecs"]
-    template: Json = replicas["Worker" if "-worker-" in member.removeprefix(job["metadata"]["name"]) else "Master"]
-    return dict(template["template"])
+def _worker(job: Json) -> Json:
+    worker: Json = job["spec"]["pytorchReplicaSpecs"]["Worker"]
+    return worker
 
 
 def _gang_environment(job: Json, members: Sequence[str], rank: int, master: str, port: int) -> Mapping[str, str]:

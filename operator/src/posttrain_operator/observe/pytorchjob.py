@@ -25,6 +25,6 @@ def observe(child: Json) -> WorkloadState:
 
 
 def size(child: Json) -> int:
-    """The pods that its gang has when it is complete; its condition Running speaks of the master alone."""
+    """The pods that its gang has when it is complete; its condition Running speaks of any of them."""
     replicas = mapping(mapping(child.get("spec")).get("pytorchReplicaSpecs")).values()
     return sum(integer(mapping(replica).get("replicas")) or 0 for replica in replicas)

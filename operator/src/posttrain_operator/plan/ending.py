@@ -43,6 +43,8 @@ def ended(facts: AttemptFacts, attempt: Attempt | None = None) -> End | None:
     ran = attempt.running_time if attempt is not None else None
     if facts.state is WorkloadState.SUCCEEDED:
         return _success(facts.workers)
+    if facts.state is WorkloadState.FAILED and (done := _published(facts.workers)) is not None:
+        return done  # whoever failed beside it had nothing left to do
     servers = [pod for pod in facts.pods if pod.role == Role.SERVERS]
     if (server := first_failure(servers)) is not None and not ExitCode.is_preemption(server.exit_code):
         # The trainer only sees that a server does not answer; the server knows why.
@@ -59,15 +61,22 @@ def lost() -> End:
 
 
 def _success(workers: Sequence[PodFacts]) -> End | None:
-    results = [pod.result for pod in workers if pod.result is not None and pod.result.outcome == "Succeeded"]
-    published = [result for result in results if result.artifact is not None]
-    if published:
-        return End("Succeeded", retriable=False, reason=Reason.SUCCEEDED, message="", exit_code=0, result=published[0])
+    if (done := _published(workers)) is not None:
+        return done
     if any(pod.alive for pod in workers):
         return None
     message = "the pods ended well but told of no artifact; look at their logs"
     # Another attempt finds the artifact if it was published, and then only tells of it.
     return End("Failed", retriable=True, reason=Reason.NO_RESULT, message=message, exit_code=0)
+
+
+def _published(workers: Sequence[PodFacts]) -> End | None:
+    """The success of an attempt of which a pod tells that its artifact is there."""
+    results = [pod.result for pod in workers if pod.result is not None and pod.result.outcome == "Succeeded"]
+    published = [result for result in results if result.artifact is not None]
+    if not published:
+        return None
+    return End("Succeeded", retriable=False, reason=Reason.SUCCEEDED, message="", exit_code=0, result=published[0])
 
 
 def _failed(facts: AttemptFacts, servers: Sequence[PodFacts], ran: datetime | None) -> End | None:

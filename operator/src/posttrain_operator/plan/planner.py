@@ -65,7 +65,8 @@ def _decide(
         return Plan(state, attempts=history, requeue_after=_POLL)
     earlier = lingering(observed.attempts, before=number)
     if (facts is None or facts.main is None) and (observed.others_alive(number) or earlier):
-        state = State("Pending", Reason.STOPPING, "pods of the last attempt are still ending")
+        message = "pods of the last attempt are still ending; should they not, delete what made them"
+        state = State("Pending", Reason.STOPPING, message)
         return Plan(state, delete=earlier, attempts=history, requeue_after=_POLL)
     if facts is None and (pause := _pause(history, settings, now)) > ZERO:
         return replace(_retrying(history), requeue_after=pause)
