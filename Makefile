@@ -83,6 +83,10 @@ lock: setup ## make locks/*.lock from locks/*.in; UPGRADE=1 takes newer versions
 crds: setup ## make crds/ from the operator's types
 	$(BIN)/python -m posttrain_operator.api.crd crds
 
+.PHONY: reasons
+reasons: setup ## make docs/reasons.md from the enum
+	$(BIN)/python hack/reasons.py
+
 .PHONY: golden
 golden: setup ## make the expected halves of the golden tests anew; review the diff
 	$(BIN)/pytest -q tests/golden --write-golden
@@ -94,9 +98,10 @@ release-fixture: setup ## keep the CRDs and objects of this version in tests/rel
 	cd tests && ../$(BIN)/python -m support.release releases/$(VERSION)
 
 .PHONY: generated
-generated: setup ## are crds/ and the golden files what the code makes?
+generated: setup ## are crds/, docs/reasons.md and the golden files what the code makes?
 	@made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; $(BIN)/python -m posttrain_operator.api.crd "$$made"; \
 	  diff -r crds "$$made" || { echo 'crds/ is not what the types say; run: make crds' >&2; exit 1; }
+	$(BIN)/python hack/reasons.py check
 	$(BIN)/pytest -q tests/golden
 
 .PHONY: verify
