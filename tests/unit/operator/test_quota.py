@@ -167,6 +167,18 @@ class TestOthersWhoWantTheSame:
         finish(reconcile(scene.cluster, older, scene.settings, now=scene.now))
         assert "PyTorchJob/older-finetune-1" in scene.children
 
+    def test_pods_still_to_be_made_are_kept_free_and_count_once_when_they_are(self) -> None:
+        scene = scene_with()
+        older = self.other(scene, "older")
+        room = quota(scene, gpus="24")
+        finish(reconcile(scene.cluster, older, scene.settings, now=scene.now))
+        scene.settle()
+        assert scene.state == ("Queued", "QuotaExceeded"), "what is still to be made is as good as used"
+        scene.start_pods()
+        scene.cluster.set_status(room, hard={GPUS: "32"}, used={GPUS: "16"})
+        scene.settle()
+        assert "PyTorchJob/x-finetune-1" in scene.children
+
     @pytest.mark.parametrize(
         "why", ["younger", "waits for its input", "suspended", "finished", "in a queue", "too large itself"]
     )
