@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from support.kubectl import Kubectl, connection, unusable
+from support.kubectl import NamespacedKubectl, connection, unusable
 from support.on_cluster import OnCluster
 from support.operator_process import operator_process
 
@@ -25,13 +25,13 @@ def cluster() -> None:
     """Skips where there is no cluster to work on."""
     if (reason := unusable()) is not None:
         pytest.skip(f"no cluster: {reason}")
-    Kubectl("default").run("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
+    NamespacedKubectl("default").run("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
 
 
 @pytest.fixture
-def namespace(cluster: None) -> Iterator[Kubectl]:
+def namespace(cluster: None) -> Iterator[NamespacedKubectl]:
     """A new namespace that lets in nothing but restricted pods, and goes with the test."""
-    kubectl = Kubectl(f"posttrain-e2e-{uuid.uuid4().hex[:8]}")
+    kubectl = NamespacedKubectl(f"posttrain-e2e-{uuid.uuid4().hex[:8]}")
     metadata = {"name": kubectl.namespace, "labels": RESTRICTED}
     kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}])
     yield kubectl
@@ -40,7 +40,7 @@ def namespace(cluster: None) -> Iterator[Kubectl]:
 
 
 @pytest.fixture
-def quickstart(namespace: Kubectl, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OnCluster]:
+def quickstart(namespace: NamespacedKubectl, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OnCluster]:
     """The quickstart's inputs on a claim, and the operator of this checkout, which works in this namespace alone."""
     scene = OnCluster(namespace, image=IMAGE)
     request.node.stash[_SCENE] = scene

@@ -22,7 +22,7 @@ class KubectlError(Exception):
     """What kubectl said when it failed."""
 
 
-class Kubectl:
+class NamespacedKubectl:
     """kubectl in one namespace of the cluster that KUBECONFIG names."""
 
     def __init__(self, namespace: str) -> None:

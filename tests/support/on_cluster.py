@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import yaml
-from support.kubectl import Json, Kubectl, KubectlError
+from support.kubectl import Json, NamespacedKubectl, KubectlError
 
 EXAMPLE: Final = Path(__file__).resolve().parents[2] / "examples" / "quickstart"
 KINDS: Final = ("FilterJob", "FineTuneJob", "RLJob", "UploadJob")
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 class OnCluster:
     """The objects of the quickstart, and everything that was seen of them and their pods."""
 
-    def __init__(self, kubectl: Kubectl, *, image: str) -> None:
+    def __init__(self, kubectl: NamespacedKubectl, *, image: str) -> None:
         self.kubectl = kubectl
         self.pods: dict[str, Json] = {}
         """Every pod that was ever seen, as it was seen last."""
