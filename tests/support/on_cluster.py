@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import yaml
-from support.kubectl import Json, NamespacedKubectl, KubectlError
+from support.kubectl import Json, KubectlError, NamespacedKubectl
 
 EXAMPLE: Final = Path(__file__).resolve().parents[2] / "examples" / "quickstart"
 KINDS: Final = ("FilterJob", "FineTuneJob", "RLJob", "UploadJob")
