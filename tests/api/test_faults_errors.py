@@ -7,6 +7,7 @@ import pytest
 from support.api_client import Server
 from support.arena import ONE_OF_EACH, Jobs, arena, undisturbed
 from support.faults import Answer, DenyTwice, Reset, Rule, Silence, Sometimes
+from support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -37,7 +38,7 @@ def run_disturbed(server: Server, folder: Path, jobs: Jobs, *rules: Rule, second
         run.wait_equal(expected, seconds=seconds)
         seen = [status for statuses in run.witness.statuses.values() for status in statuses]
         assert run.witness.doubles() == []
-        assert run.witness.orphans() == []
+        wait_for(lambda: run.witness.orphans() == [], "pods to follow their servers", seconds=60)
         assert not any(status.phase == "Failed" for status in seen)
         assert not any(len(status.attempts) > 1 for status in seen)
         assert writes(run.proxy.counts) <= MOST * writes(requests)

@@ -58,7 +58,7 @@ def come_right(
         run.wait_equal(expected, seconds=seconds, pods=pods)
         assert run.witness.doubles() == []
         assert run.witness.regressions() == []
-        assert run.witness.orphans() == []
+        wait_for(lambda: run.witness.orphans() == [], "pods to follow their servers", seconds=60)
 
 
 def kill(run: Arena) -> None:

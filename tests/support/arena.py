@@ -75,8 +75,14 @@ class Arena:
         Without ``pods`` it does not matter how many of those there were: others make them.
         """
         wanted = expected if pods else expected.without_pods()
+        jobs = sum("status" in form for form in wanted.objects.values())
+
+        def equal() -> bool:
+            # The comparison takes a second where there are many jobs, so it waits until they have ended.
+            return self.witness.finished(jobs) and self.outcome(pods=pods) == wanted
+
         try:
-            wait_for(lambda: self.outcome(pods=pods) == wanted, "the outcome of the other run", seconds=seconds)
+            wait_for(equal, "the outcome of the other run", seconds=seconds)
         except AssertionError as error:
             differences = list(_differences(self.outcome(pods=pods).parts(), wanted.parts()))
             if differences:

@@ -76,6 +76,11 @@ class MemoryCluster:
             self._store(obj)
             return self._given(self.objects[ref])
 
+    async def repair(self, obj: Json) -> None:
+        ref = Ref.of(obj)
+        with _Write(self, f"repair {ref}"):
+            self._store({**self.objects[ref], "spec": obj["spec"]})
+
     async def delete(self, ref: Ref, *, uid: str) -> None:
         with _Write(self, f"delete {ref}"):
             obj = self.objects.get(ref)

@@ -25,6 +25,8 @@ _PATHS: Final = (
 _WORKLOADS: Final = ("PyTorchJob", "Job", "StatefulSet")
 _PASSING: Final = re.compile(r"Time$|^(updatedAt|gpuSeconds|gpus)$")
 """Fields of a status that tell of moments, or of what was seen between them."""
+_EIGHT: Final = re.compile(r"(?=([0-9a-f]{8}))")
+"""Every place where the beginning of a uid may be."""
 
 
 class Witness:
@@ -122,7 +124,8 @@ class _Names:
     """What uids and contents are called in every run."""
 
     def __init__(self, objects: list[Json]) -> None:
-        self._uids = {obj["metadata"]["uid"]: f"<{obj['kind']}/{obj['metadata']['name']}>" for obj in objects}
+        named = {obj["metadata"]["uid"]: f"<{obj['kind']}/{obj['metadata']['name']}>" for obj in objects}
+        self._uids = {uid[:8]: (uid, name) for uid, name in named.items()}
         self._maps: dict[str, str] = {}
         for obj in objects:
             if obj["kind"] == "ConfigMap":
@@ -150,8 +153,10 @@ class _Names:
         return self._text(value, namespace) if isinstance(value, str) else value
 
     def _text(self, text: str, namespace: str) -> str:
-        for uid, name in self._uids.items():
-            text = text.replace(uid, name).replace(uid[:12], name).replace(uid[:8], name)
+        for beginning in _EIGHT.findall(text):
+            if beginning in self._uids:
+                uid, name = self._uids[beginning]
+                text = text.replace(uid, name).replace(uid[:12], name).replace(uid[:8], name)
         for digested, name in self._maps.items():
             text = text.replace(digested, name)
         # Pods of a Job have five letters of chance in their names.

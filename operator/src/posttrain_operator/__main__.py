@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 
-from posttrain_operator.controller import Controller
 from posttrain_operator.handlers import operate
 from posttrain_operator.logs import set_up
 from posttrain_operator.rest import NoClusterError, load_configuration
@@ -20,7 +19,7 @@ def main() -> int:
         sys.stderr.write(f"posttrain-operator: {error}\n")
         return 2
     set_up(settings.log_level)
-    asyncio.run(operate(Controller(settings)))
+    asyncio.run(operate(settings))
     return 0
 
 

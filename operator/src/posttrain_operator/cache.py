@@ -5,7 +5,7 @@ not bring it back.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from posttrain_operator import labels
@@ -51,10 +51,6 @@ class Cache:
     def refs(self, api_version: str, kind: str) -> Iterator[Ref]:
         """Every object of a kind."""
         yield from tuple(self._kinds.get((api_version, kind), ()))
-
-    def family(self, namespace: str, wanted: Mapping[str, str]) -> Iterable[Ref]:
-        """Every child and pod of an object, of any kind."""
-        return tuple(self._families.get((namespace, wanted[labels.KIND], wanted[labels.NAME]), ()))
 
     def put(self, obj: Json, *, assumed: bool = False) -> bool:
         """Takes an object in; returns whether it says anything new.

@@ -57,6 +57,9 @@ class Cluster(Protocol):
     async def create(self, obj: Json) -> Json:
         """Creates an object and returns it as stored. Raises ``Conflict`` when the name is taken."""
 
+    async def repair(self, obj: Json) -> None:
+        """Brings an object of ours back to what it was made as; what others have added stays."""
+
     async def delete(self, ref: Ref, *, uid: str) -> None:
         """Deletes the object if it still has this uid; its dependents follow. Absence is success."""
 

@@ -10,18 +10,18 @@ from typing import Any, Final, Literal
 
 from posttrain_operator import labels, metrics
 from posttrain_operator.api.resources import KINDS, is_ours
-from posttrain_operator.api.status import read_status
 from posttrain_operator.cache import Cache, family_of, version_of
 from posttrain_operator.cluster import Json, Ref
 from posttrain_operator.dependents import Dependents
-from posttrain_operator.errors import ApiUnavailable
+from posttrain_operator.errors import ApiUnavailable, Conflict
 from posttrain_operator.kube import KubeCluster
 from posttrain_operator.labels import Reason
 from posttrain_operator.lease import Lease
-from posttrain_operator.lists import refresh, sweep
+from posttrain_operator.lists import UnknownKindError, refresh, sweep
 from posttrain_operator.logs import about
-from posttrain_operator.observe.raw import mapping, mappings, text
+from posttrain_operator.observe.raw import mapping, mappings, moment, text
 from posttrain_operator.observe.surroundings import PAIRS
+from posttrain_operator.orphans import collect
 from posttrain_operator.queue import WorkQueue
 from posttrain_operator.reconcile import reconcile, tell_defect
 from posttrain_operator.rest import Rest, load_configuration
@@ -49,8 +49,12 @@ class Controller:
     queue: WorkQueue = field(default_factory=WorkQueue)
     dependents: Dependents = field(default_factory=Dependents)
     clock: ServerClock = field(default_factory=ServerClock)
+    anew: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when this one must be replaced: kinds that nobody watches have come into being."""
     ready: bool = False
     """Whether the whole cluster has been seen once."""
+    _unknown: set[Api] = field(default_factory=set)
+    """Kinds that the cluster did not know at the start; kopf looks for kinds only then."""
     _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     _workers: list[asyncio.Task[Any]] = field(default_factory=list)
     _last_pass: float = field(default_factory=time.monotonic)
@@ -208,6 +212,8 @@ class Controller:
 
     async def _stand_by(self) -> None:
         await self._fill()
+        if self.anew.is_set():
+            return
         self.ready = True
         await self.lease.keep(self._began, self._ended)
 
@@ -232,10 +238,13 @@ class Controller:
         for api, namespace in self._lists():
             while True:
                 try:
-                    await refresh(self.rest, self.cache, api, namespace=namespace, changed=self._changed)
+                    known = await refresh(self.rest, self.cache, api, namespace=namespace, changed=self._changed)
+                    self._know(api, known=known)
                     break
                 except ApiUnavailable as unavailable:
                     _log.warning("%s", unavailable)
+                    if isinstance(unavailable, UnknownKindError):
+                        self._unknown.add(api)
                     await asyncio.sleep(_RETRY)
         _log.info("%d objects seen", len(self.cache))
 
@@ -247,13 +256,31 @@ class Controller:
             turn += 1
             for api, namespace in self._lists():
                 try:
-                    await sweep(self.rest, self.cache, api, namespace=namespace, changed=self._missed)
+                    known = await sweep(self.rest, self.cache, api, namespace=namespace, changed=self._missed)
+                    self._know(api, known=known)
                 except ApiUnavailable as unavailable:
                     _log.warning("%s", unavailable)
+            await self._collect()
             if turn % _RESYNCS == 0:
                 for raw in self._resources():
-                    if not read_status(raw.get("status")).finished:
+                    if not mapping(raw.get("status")).get("completionTime"):
                         self.queue.add(Ref.of(raw))
+
+    def _know(self, api: Api, *, known: bool) -> None:
+        """Remembers the kinds that are not there yet; when one has come, it must be watched."""
+        if not known:
+            self._unknown.add(api)
+        elif api in self._unknown and api.watched:
+            _log.info("the cluster knows %s of %s now: watching begins anew", api.kind, api.api_version)
+            self.anew.set()
+
+    async def _collect(self) -> None:
+        """Deletes what is left of nobody."""
+        try:
+            if self.lease.held:
+                await collect(self.cluster)
+        except (ApiUnavailable, Conflict) as error:
+            _log.warning("%s", error)
 
     def _lists(self) -> Iterable[tuple[Api, str]]:
         """Every list of which the cache is made: (kind, namespace)."""
@@ -291,10 +318,9 @@ def _outcomes(raw: Json) -> set[tuple[Any, str]]:
 def _progress_ages(resources: Iterable[Json], *, now: datetime) -> dict[str, float]:
     """The age of the oldest progress of a running job, in seconds, by kind."""
     ages: dict[str, float] = {}
-    running = (raw for raw in resources if _phase(raw) == "Running")
-    for raw in running:
-        status = read_status(raw["status"])
-        if status.progress is not None:
-            age = (now - status.progress.updated_at).total_seconds()
+    for raw in resources:
+        told = moment(mapping(mapping(raw.get("status")).get("progress")).get("updatedAt"))
+        if told is not None and _phase(raw) == "Running":
+            age = (now - told).total_seconds()
             ages[raw["kind"]] = max(age, ages.get(raw["kind"], 0.0))
     return ages

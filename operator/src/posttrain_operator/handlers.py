@@ -10,18 +10,26 @@ from posttrain_operator import labels
 from posttrain_operator.controller import Controller
 from posttrain_operator.probes import serve
 from posttrain_operator.rest import load_configuration
+from posttrain_operator.settings import Settings
 from posttrain_operator.watched import CACHED
 
 _LOGIN_PAUSE: Final = 1.0
 """Seconds after credentials were refused in which they are not tried again."""
 
 
-async def operate(controller: Controller) -> None:
-    """Runs one operator process until it is told to end."""
-    namespaces = controller.settings.namespaces
-    await kopf.operator(
-        registry=_registry(controller), standalone=True, clusterwide=not namespaces, namespaces=namespaces
-    )
+async def operate(settings: Settings) -> None:
+    """Runs the operator until it is told to end; begins anew when there is more to watch."""
+    while True:
+        controller = Controller(settings)
+        await kopf.operator(
+            registry=_registry(controller),
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            stop_flag=controller.anew,
+        )
+        if not controller.anew.is_set():
+            return
 
 
 def _registry(controller: Controller) -> kopf.OperatorRegistry:

@@ -7,6 +7,7 @@ caller goes on. What an answer means to the loop is decided here.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from posttrain_contract.base import Problem
 from posttrain_contract.progress import Progress
@@ -21,6 +22,7 @@ from posttrain_operator.rest import CONFLICT, NOT_FOUND, RefusedError, Rest, une
 from posttrain_operator.telemetry import Telemetry
 from posttrain_operator.watched import APIS, CHILDREN, Api
 
+_MANAGED: Final = f"fieldManager={labels.MANAGER}"
 _log = logging.getLogger(__name__)
 
 
@@ -68,12 +70,21 @@ class KubeCluster:
         """See ``Cluster.create``."""
         ref = Ref.of(obj)
         try:
-            metadata = await self.rest.post(_api(ref).path(ref.namespace), obj)
+            metadata = await self.rest.post(f"{_api(ref).path(ref.namespace)}?{_MANAGED}", obj)
         except RefusedError as refused:
             raise _refused(ref, refused) from refused
         stored = {**obj, "metadata": metadata}
         self.cache.put(stored, assumed=True)
         return stored
+
+    async def repair(self, obj: Json) -> None:
+        """See ``Cluster.repair``."""
+        ref = Ref.of(obj)
+        try:
+            metadata = await self.rest.apply(f"{_path(ref)}?{_MANAGED}&force=true", obj)
+        except RefusedError as refused:
+            raise unexpected(refused) from refused
+        self.cache.put({**obj, "metadata": metadata}, assumed=True)
 
     async def delete(self, ref: Ref, *, uid: str) -> None:
         """See ``Cluster.delete``. A foreign object that has taken the name meanwhile stays."""
@@ -99,12 +110,14 @@ class KubeCluster:
             "status": merge_patch(obj.get("status") or {}, status),
         }
         try:
-            metadata = await self.rest.patch(f"{_path(ref)}/status", patch)
+            metadata = await self.rest.patch(f"{_path(ref)}/status?{_MANAGED}", patch)
         except RefusedError as refused:
-            if refused.code in (NOT_FOUND, CONFLICT):
-                await self.read(ref)  # so that the next pass sees what was missed
+            if refused.code not in (NOT_FOUND, CONFLICT):
+                raise unexpected(refused) from refused
+            found = await self.read(ref)  # so that the next pass sees what was missed
+            if found is None or not _is_as_written(found, obj, status):
                 raise Conflict(refused.message) from refused
-            raise unexpected(refused) from refused
+            metadata = found["metadata"]  # it was written, and the answer was lost
         stored = {**obj, "metadata": metadata, "status": status}
         self.cache.put(stored)
         if version_of(stored) != version_of(obj):  # whether or not an event was faster than the answer
@@ -171,6 +184,12 @@ def merge_patch(before: Json, after: Json) -> Json:
     return patch
 
 
+def _is_as_written(found: Json, obj: Json, status: Json) -> bool:
+    """Whether this is the same object, of the same generation, with this status."""
+    same = all(found["metadata"].get(key) == obj["metadata"].get(key) for key in ("uid", "generation"))
+    return same and (found.get("status") or {}) == status
+
+
 def _api(ref: Ref) -> Api:
     return APIS[ref.api_version, ref.kind]
 
@@ -188,4 +207,5 @@ def _refused(ref: Ref, refused: RefusedError) -> Exception:
     if refused.code == NOT_FOUND:
         message = f"the cluster has no {ref.api_version} {ref.kind}; install its controller and custom resources"
         return Waiting(Reason.KIND_MISSING, message, stalled=True)
-    return Waiting(Reason.REFUSED, f"the cluster refuses {ref}: {refused.message}", stalled=True)
+    passes = "exceeded quota" in refused.message  # the preflight was overtaken; all else wants a person
+    return Waiting(Reason.REFUSED, f"the cluster refuses {ref}: {refused.message}", stalled=not passes)

@@ -6,6 +6,7 @@ from typing import Final
 
 from posttrain_operator.cache import Cache, version_of
 from posttrain_operator.cluster import Json, Ref
+from posttrain_operator.errors import ApiUnavailable
 from posttrain_operator.rest import METADATA_LIST, NOT_FOUND, Page, RefusedError, Rest, unexpected
 from posttrain_operator.watched import Api
 
@@ -13,6 +14,10 @@ _MANY: Final = 50
 """Objects that are asked for one by one; of more, a list is cheaper."""
 Changed = Callable[[Json], None]
 """Called with each object that was not as it was seen last; of one that is gone, as it was seen last."""
+
+
+class UnknownKindError(ApiUnavailable):
+    """The cluster does not know a kind without which there is nothing to do, such as ours before they are installed."""
 
 
 @dataclass
@@ -46,10 +51,10 @@ async def refresh(
     namespace: str = "",
     wanted: Mapping[str, str] | None = None,
     changed: Changed = lambda _: None,
-) -> None:
-    """Lists the objects of a kind, all or those with the labels. Raises ``ApiUnavailable``.
+) -> bool:
+    """Lists the objects of a kind, all or those with the labels; returns whether the cluster knows the kind.
 
-    Objects that are not in the list are gone, unless they are younger than it.
+    Objects that are not in the list are gone, unless they are younger than it. Raises ``ApiUnavailable``.
     """
     selector = ",".join(f"{key}={value}" for key, value in wanted.items()) if wanted else api.selector
     listed = _Listed()
@@ -63,10 +68,11 @@ async def refresh(
         _allow_missing(api, refused)
         listed = _Listed(missing=True)
     _forget_others(cache, api, listed, namespace=namespace, wanted=wanted or {}, changed=changed)
+    return not listed.missing
 
 
-async def sweep(rest: Rest, cache: Cache, api: Api, *, namespace: str = "", changed: Changed = lambda _: None) -> None:
-    """Finds what events missed of one kind. Raises ``ApiUnavailable``."""
+async def sweep(rest: Rest, cache: Cache, api: Api, *, namespace: str = "", changed: Changed = lambda _: None) -> bool:
+    """Finds what events missed of one kind; returns whether the cluster knows it. Raises ``ApiUnavailable``."""
     listed = _Listed()
     stale: dict[Ref, None] = {}
     try:
@@ -78,8 +84,7 @@ async def sweep(rest: Rest, cache: Cache, api: Api, *, namespace: str = "", chan
         listed, stale = _Listed(missing=True), {}
     _forget_others(cache, api, listed, namespace=namespace, wanted={}, changed=changed)
     if len(stale) > _MANY:
-        await refresh(rest, cache, api, namespace=namespace, changed=changed)
-        return
+        return await refresh(rest, cache, api, namespace=namespace, changed=changed)
     for ref in stale:
         try:
             obj = await rest.get(api.path(ref.namespace, ref.name))
@@ -89,6 +94,7 @@ async def sweep(rest: Rest, cache: Cache, api: Api, *, namespace: str = "", chan
             continue  # gone meanwhile: the next sweep agrees
         if cache.put(obj):
             changed(obj)
+    return not listed.missing
 
 
 def _is_newer(item: Json, seen: Json | None) -> bool:
@@ -112,5 +118,7 @@ def _forget_others(
 
 def _allow_missing(api: Api, refused: RefusedError) -> None:
     """A cluster may do without some kinds; anything else is trouble."""
-    if refused.code != NOT_FOUND or not api.optional:
+    if refused.code != NOT_FOUND:
         raise unexpected(refused) from refused
+    if not api.optional:
+        raise UnknownKindError(f"the cluster does not know {api.kind} of {api.api_version}") from refused

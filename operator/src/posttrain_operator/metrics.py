@@ -40,7 +40,10 @@ PROGRESS_AGE: Final = Gauge(
 )
 LEADER: Final = Gauge("posttrain_leader", "1 while this process holds the lease, else 0.", registry=REGISTRY)
 MISSED: Final = Counter(
-    "posttrain_missed_changes_total", "Changes that no event told and a sweep found.", ("kind",), registry=REGISTRY
+    "posttrain_missed_changes_total",
+    "Changes that a sweep found before an event told of them.",
+    ("kind",),
+    registry=REGISTRY,
 )
 
 

@@ -126,6 +126,8 @@ class WorkQueue:
                 raise
             finally:
                 self.done(key)
+            # A pass that finds nothing to do waits for nobody: without this, a long queue would stop everything else.
+            await asyncio.sleep(0)
 
     def _due(self, key: Ref) -> None:
         self._timers.pop(key, None)

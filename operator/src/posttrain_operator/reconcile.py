@@ -4,7 +4,7 @@ A process that knows nothing converges: everything it needs is read from the clu
 again only when it differs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from posttrain_contract.progress import Progress
@@ -118,6 +118,8 @@ async def _work(this: _Pass) -> Outcome:
         decided = await _create_children(this, decided, after)
     else:
         await _write(this.cluster, this.raw, this.before, after)
+    for child in decided.repair:
+        await this.cluster.repair(child)
     # Last, so that how an attempt ended is on record before its pods, which tell it, are gone.
     for child in decided.delete:
         await _delete(this.cluster, child)
@@ -212,7 +214,7 @@ async def _create_children(this: _Pass, decided: Plan, after: Status) -> Plan:
     for child in decided.create:
         if (obstacle := await _obstacle(this.cluster, this.resource, child)) is not None:
             pause = timedelta(minutes=1) if obstacle.stalled else _SOON
-            decided = Plan(obstacle, delete=decided.delete, attempts=decided.attempts, requeue_after=pause)
+            decided = replace(decided, state=obstacle, create=(), inputs=None, requeue_after=pause)
             after = this.next_status(record, decided, None)
             break
     await _write(this.cluster, raw, record, after)

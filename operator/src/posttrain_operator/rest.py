@@ -28,7 +28,8 @@ TIMEOUT: Final = 15.0
 """Seconds for one request, retries not included."""
 PAGE: Final = 500
 """Objects in one page of a list."""
-_TRY_AGAIN: Final = (401, 408, 429)
+_BUSY: Final = 429
+_TRY_AGAIN: Final = (401, 408, _BUSY)
 """Refusals that pass: credentials are renewed, and the API server sheds load."""
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
@@ -47,6 +48,7 @@ METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """Asks for an object's metadata alone: what was written is known, and a PyTorchJob is large."""
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 MERGE: Final = "application/merge-patch+json"
+APPLY: Final = "application/apply-patch+yaml"
 
 
 class RefusedError(Exception):
@@ -103,6 +105,10 @@ class Rest:
     async def patch(self, path: str, body: Json) -> Json:
         """Merges into an object and returns its metadata; with a resourceVersion in the body, only if it has that."""
         return _metadata(await self.request("PATCH", path, body=body, content=MERGE, accept=METADATA))
+
+    async def apply(self, path: str, body: Json) -> Json:
+        """Server-side applies an object and returns its metadata."""
+        return _metadata(await self.request("PATCH", path, body=body, content=APPLY, accept=METADATA))
 
     async def put(self, path: str, body: Json) -> Json:
         """Replaces an object that has the resourceVersion of the body."""
@@ -238,7 +244,8 @@ def _read(code: int, data: bytes, headers: Mapping[str, str], *, what: str, toke
     if final and (body.get("kind") == "Status" or data.strip() == _NO_SUCH_PATH):
         raise RefusedError(code, str(body.get("reason") or ""), told)
     wait = _retry_after(headers)
-    unavailable = _PassingError if code >= 500 and wait is None else ApiUnavailable
+    passing = wait is None and (code >= 500 or code == _BUSY)
+    unavailable = _PassingError if passing else ApiUnavailable
     raise unavailable(f"{what}: {code}: {told}", retry_after=wait)
 
 

@@ -49,7 +49,7 @@ def next_status(before: Status, plan: Plan, progress: Progress | None, *, genera
         ),
         inputs=before.inputs if plan.inputs is None else plan.inputs,
         attempts=_bounded_attempts(plan.attempts),
-        progress=_progress(before.progress, progress, state),
+        progress=_progress(_of_same_attempt(before, plan), progress, state),
         metrics=before.metrics if plan.metrics is None else _bounded_metrics(plan.metrics),
         artifact=before.artifact if plan.artifact is None else _bounded_artifact(plan.artifact),
         start_time=start_time,
@@ -127,6 +127,12 @@ def _admitted(before: Status, admission: Admission | None, *, generation: int, n
     return (condition.model_copy(update={"message": _bounded(admission.message, MAX_TEXT)}),)
 
 
+def _of_same_attempt(before: Status, plan: Plan) -> ProgressStatus | None:
+    """What was said of the progress, unless a new attempt begins: that is at none."""
+    old, new = (attempts[-1].number if attempts else 0 for attempts in (before.attempts, plan.attempts))
+    return before.progress if old == new else None
+
+
 def _progress(before: ProgressStatus | None, progress: Progress | None, state: State) -> ProgressStatus | None:
     if state.phase == "Succeeded" and before is not None:
         return before.model_copy(update={"percent": 100, "eta_seconds": 0})
@@ -135,9 +141,9 @@ def _progress(before: ProgressStatus | None, progress: Progress | None, state: S
     return ProgressStatus(
         phase=_printable(progress.phase),
         percent=None if progress.percent is None else int(progress.percent),
-        step=min(progress.step, MAX_INT),
-        total_steps=None if progress.total_steps is None else min(progress.total_steps, MAX_INT),
-        eta_seconds=None if progress.eta_seconds is None else min(round(progress.eta_seconds), MAX_INT),
+        step=progress.step,
+        total_steps=progress.total_steps,
+        eta_seconds=None if progress.eta_seconds is None else round(progress.eta_seconds),
         headline=_headline(progress.metrics),
         metrics=_bounded_metrics(progress.metrics),
         updated_at=datetime.fromtimestamp(progress.updated_at, tz=UTC).replace(microsecond=0),

@@ -19,7 +19,7 @@ from posttrain_contract.rl import RLSpec, Rollout
 from posttrain_contract.upload import UploadSpec
 from posttrain_operator.api.crd import crd
 from posttrain_operator.api.resources import KINDS, NAME_RULE, Kind
-from posttrain_operator.api.run import RunSpec, Toleration
+from posttrain_operator.api.run import EnvVar, RunSpec, Toleration
 from posttrain_operator.api.schema import structural
 from posttrain_operator.api.status import InputStatus
 from pydantic import ValidationError
@@ -105,6 +105,12 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
     Input: INPUT_TABLE,
     ExampleDataset: INPUT_TABLE,
     TaskDataset: INPUT_TABLE,
+    EnvVar: {
+        "run.env is no place for secrets, which everybody can read there; put them into run.secrets": (
+            [{"name": "NCCL_DEBUG", "value": "INFO"}, {"name": "TOKENIZERS_PARALLELISM", "value": "false"}],
+            [{"name": name, "value": "x"} for name in ("HF_TOKEN", "WANDB_API_KEY", "password", "AWS_ACCESS_KEY")],
+        ),
+    },
     InputStatus: {
         NO_DOTS: ([{"uri": "pvc://data/a.b/..c/d.."}], [{"uri": "pvc://data/a/../b"}, {"uri": "file:///.."}])
     },

@@ -506,7 +506,7 @@ def test_a_process_that_cannot_begin_ends(cluster: Callable[[Handler], Any]) -> 
             taken.listen()
             async with cluster(PagedApi()):
                 with pytest.raises(Exception, match="handlers failed") as error:
-                    await operate(Controller(Settings(port=taken.getsockname()[1])))
+                    await operate(Settings(port=taken.getsockname()[1]))
                 assert isinstance(error.value.__cause__, OSError)
 
     asyncio.run(run())
@@ -529,7 +529,7 @@ def test_refused_credentials_are_tried_again(
 
     async def run() -> None:
         async with cluster(moody):
-            operator = asyncio.get_running_loop().create_task(operate(Controller(Settings(port=0))))
+            operator = asyncio.get_running_loop().create_task(operate(Settings(port=0)))
             await until(lambda: 500 in discoveries or operator.done())
             assert not operator.done()
             operator.cancel()

@@ -35,6 +35,9 @@ class Answers(Rest):
         self.asked: list[tuple[str, str, Any]] = []
 
     async def request(self, method: str, path: str, *, body: Any = None, **_: Any) -> Json:
+        path, *options = path.split("?")
+        if method in ("POST", "PATCH") and not path.endswith("events"):
+            assert f"fieldManager={labels.MANAGER}" in options[0]
         self.asked.append((method, path, copy.deepcopy(body)))
         answer = self.answers.get((method, path), RefusedError(404, "NotFound", "not found"))
         if isinstance(answer, Exception):
@@ -405,3 +408,32 @@ def test_what_stays_is_not_sent() -> None:
     before = {"a": {"b": 1, "c": {"d": 2}}, "e": 5}
     assert merge_patch(before, {"a": {"b": 1, "c": {"d": 3}}, "e": 5}) == {"a": {"c": {"d": 3}}}
     assert merge_patch(before, {"e": 5}) == {"a": None}
+
+
+def test_a_write_whose_answer_was_lost_is_a_write() -> None:
+    scene = Scene()
+    before = obj("FilterJob")
+    status = {"phase": "Succeeded"}
+    scene.cache.put(before)
+    scene.rest.answers["PATCH", f"{RESOURCE}/status"] = refusal(409)
+    scene.rest.answers["GET", RESOURCE] = obj("FilterJob", version=9, status=status)
+    stored = finish(scene.cluster.patch_status(before, status))
+    assert stored["metadata"]["resourceVersion"] == "9"
+    assert [after["status"] for _, after in scene.wrote] == [status], "people are told of it"
+
+
+def test_a_quota_that_was_used_up_meanwhile_is_no_matter_for_a_person() -> None:
+    scene = Scene()
+    scene.rest.answers["POST", JOBS] = RefusedError(403, "Forbidden", 'jobs "x" is forbidden: exceeded quota: team')
+    with pytest.raises(Waiting) as waiting:
+        finish(scene.cluster.create(obj("Job")))
+    assert not waiting.value.stalled
+
+
+def test_what_somebody_changed_is_applied_by_one_field_manager() -> None:
+    scene = Scene()
+    service = obj("Service", spec={"ports": []})
+    path = "/api/v1/namespaces/team/services/x"
+    scene.rest.answers["PATCH", path] = obj("Service", version=8)
+    finish(scene.cluster.repair(service))
+    assert scene.rest.asked[-1] == ("PATCH", path, service)

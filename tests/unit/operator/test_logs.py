@@ -15,7 +15,6 @@ import yaml
 from aiohttp import web
 from posttrain_operator import controller, handlers, logs
 from posttrain_operator.cluster import Json, Ref
-from posttrain_operator.controller import Controller
 from posttrain_operator.handlers import operate
 from posttrain_operator.labels import API_VERSION
 from posttrain_operator.logs import JsonFormatter, about
@@ -193,7 +192,7 @@ def test_no_secret_of_the_environment_or_of_the_kubeconfig_is_logged(
     async def run() -> None:
         async with serving(trouble) as url:
             file.write_text(yaml.safe_dump(kubeconfig(url, TOKEN)), "utf-8")
-            task = asyncio.get_running_loop().create_task(operate(Controller(Settings(port=0))))
+            task = asyncio.get_running_loop().create_task(operate(Settings(port=0)))
             async with asyncio.timeout(60):
                 while len(answers) < 60 and not task.done():  # noqa: ASYNC110 - the server tells nobody
                     await asyncio.sleep(0.01)

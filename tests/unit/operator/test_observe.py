@@ -259,9 +259,16 @@ def test_an_upstream_gives_its_artifact_only_once_it_is_ready() -> None:
     assert found.artifact.uri == "pvc://posttrain/x"
 
 
-def test_an_upstream_that_is_stalled_will_not_come() -> None:
-    stalled = upstream_object(phase="Failed", conditions=[told_condition("Stalled", "no data")])
-    assert observe_upstream(UPSTREAM, stalled).failure == "no data"
+def test_an_upstream_that_failed_will_not_come() -> None:
+    ready = {**told_condition("Ready", "no data"), "status": "False"}
+    failed = upstream_object(phase="Failed", conditions=[ready, told_condition("Failed", "no data")])
+    assert observe_upstream(UPSTREAM, failed).failure == "no data"
+    invalid = upstream_object(phase="Failed", conditions=[{**ready, "reason": "InvalidSpec"}])
+    assert observe_upstream(UPSTREAM, invalid).failure == "no data"
+    stuck = upstream_object(
+        phase="Queued", conditions=[{**ready, "reason": "NeverFits"}, told_condition("Stalled", "")]
+    )
+    assert observe_upstream(UPSTREAM, stuck).failure is None, "it goes on when somebody helps"
     assert observe_upstream(UPSTREAM, upstream_object(phase="Running")).failure is None
 
 

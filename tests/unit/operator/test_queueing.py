@@ -338,6 +338,18 @@ class TestAnRLJob:
         assert scene.status.attempts[0].reason == "QuotaReleased"
         assert scene.children == ["ConfigMap/x-rl", "ConfigMap/x-serve"]
 
+    def test_one_half_is_let_go_when_the_other_cannot_be_made(self) -> None:
+        scene = queued("RLJob")
+        foreign = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "spec": {"suspend": True}}
+        scene.cluster.apply({**foreign, "metadata": {"name": "x-rl-1", "namespace": "team"}})
+        admit(scene, ask(scene, "StatefulSet"))
+        scene.settle()
+        assert scene.state[1] == "NameTaken"
+        scene.wait(timedelta(minutes=10))
+        scene.settle()
+        assert scene.outcomes[0] == "Released"
+        assert "StatefulSet/x-serve-1" not in scene.children
+
     def test_it_waits_twice_as_long_the_next_time(self) -> None:
         scene = queued("RLJob")
         for minutes in (10, 20, 40):

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.progress import Progress
 from posttrain_contract.result import StageResult
 from posttrain_operator.cluster import Ref
 from posttrain_operator.errors import ApiUnavailable, Conflict
 from posttrain_operator.status import seen_status
 from support.memory_cluster import CrashError, owner_reference
-from support.scene import SUCCESS, Scene, crash_at, failure, started
+from support.scene import SUCCESS, Scene, crash_at, failure, retried, started
 
 Json = dict[str, Any]
 
@@ -265,3 +266,55 @@ class TestInputs:
         scene.settle()
         assert scene.state == ("Failed", "InvalidSpec")
         assert "FineTuneJob/x -> FineTuneJob/x" in scene.message
+
+
+class TestTheServiceOfServers:
+    SERVICE = Ref("v1", "Service", "team", "x-serve-1")
+
+    def test_it_is_made_again_while_the_attempt_is_at_work(self) -> None:
+        scene = started("RLJob")
+        before = set(scene.cluster.objects)
+        scene.cluster.remove(self.SERVICE)
+        scene.settle()
+        assert set(scene.cluster.objects) == before
+        assert scene.outcomes == [None]
+
+    @pytest.mark.parametrize("change", [{"selector": {"a": "b"}}, {"clusterIP": "10.0.0.1"}, {"ports": []}])
+    def test_it_is_brought_back_into_shape(self, change: Json) -> None:
+        scene = started("RLJob")
+        service = scene.cluster.objects[self.SERVICE]
+        made = service["spec"]
+        scene.cluster.apply({**service, "spec": {**made, **change}})
+        scene.settle()
+        assert scene.cluster.objects[self.SERVICE]["spec"] == made
+
+    def test_what_the_api_server_adds_is_no_change(self) -> None:
+        scene = started("RLJob")
+        service = scene.cluster.objects[self.SERVICE]
+        ports = [{**port, "protocol": "TCP", "targetPort": port["port"]} for port in service["spec"]["ports"]]
+        scene.cluster.apply({**service, "spec": {**service["spec"], "ports": ports, "clusterIPs": ["None"]}})
+        scene.settle()
+        assert not [write for write in scene.cluster.writes if write.startswith("repair")]
+
+
+def test_a_job_is_given_up_only_after_the_cluster_was_asked_again() -> None:
+    scene = Scene(run={"pendingDeadline": "1h"})
+    scene.settle()
+    scene.wait()
+    before = scene.cluster.refreshes
+    scene.settle()
+    assert scene.state == ("Failed", "PendingDeadlineExceeded")
+    assert scene.cluster.refreshes > before
+
+
+def test_a_new_attempt_begins_at_none_of_the_progress() -> None:
+    scene = started()
+    (pod, *_) = scene.pods()
+    scene.cluster.answers[pod.name] = Progress(phase="training", step=7, total_steps=10, updated_at=0)
+    scene.settle()
+    assert scene.status.progress is not None
+    scene.end_workers(147, failure(ExitCode.STORAGE))
+    scene.cluster.answers.clear()
+    retried(scene)
+    assert scene.outcomes == ["Failed", None]
+    assert scene.status.progress is None

@@ -450,7 +450,7 @@ def after(number: int, trouble: Handler, seen: list[str]) -> Handler:
     return handler
 
 
-@pytest.mark.parametrize("trouble", [reset, half, answering(500), answering(503, refusal(503))])
+@pytest.mark.parametrize("trouble", [reset, half, answering(429), answering(500), answering(503, refusal(503))])
 @pytest.mark.parametrize("call", [get, lambda client: client.post("/x", {"a": 1}), lambda c: c.delete("/x", uid="7")])
 def test_trouble_of_a_moment_is_not_noticed(trouble: Handler, call: Any) -> None:
     seen: list[str] = []
@@ -460,8 +460,8 @@ def test_trouble_of_a_moment_is_not_noticed(trouble: Handler, call: Any) -> None
 
 @pytest.mark.parametrize(
     "trouble",
-    [answering(429, refusal(429)), answering(503, refusal(503), headers={"Retry-After": "1"}), answering(401)],
-    ids=["it is busy", "it says when", "credentials"],
+    [answering(code, refusal(code), headers={"Retry-After": "1"}) for code in (429, 503)] + [answering(401)],
+    ids=["it is busy", "it restarts", "credentials"],
 )
 def test_a_server_that_wants_to_be_left_alone_is(trouble: Handler) -> None:
     seen: list[str] = []

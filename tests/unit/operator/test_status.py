@@ -269,11 +269,16 @@ class TestCosts:
 
 
 class TestWhatStagesSay:
-    def test_numbers_fit_into_what_the_api_server_takes(self) -> None:
-        told = progress(step=10**30, total_steps=10**31, eta_seconds=1e300)
+    def test_the_largest_numbers_fit_into_what_the_api_server_takes(self) -> None:
+        told = progress(step=MAX_INT, total_steps=MAX_INT, eta_seconds=MAX_INT)
         shown = written(status_of(progress=told)).progress
         assert shown is not None
-        assert (shown.percent, shown.step, shown.total_steps, shown.eta_seconds) == (10, *[MAX_INT] * 3)
+        assert (shown.percent, shown.step, shown.total_steps, shown.eta_seconds) == (100, *[MAX_INT] * 3)
+
+    @pytest.mark.parametrize("field", ["step", "total_steps", "eta_seconds"])
+    def test_larger_ones_are_no_progress(self, field: str) -> None:
+        with pytest.raises(ValidationError):
+            progress(**{field: MAX_INT + 1})
 
     def test_an_artifact_that_no_disk_holds_is_told_as_the_largest_there_is(self) -> None:
         artifact = ARTIFACT.model_copy(update={"bytes": 10**30, "parameters": 10**30})

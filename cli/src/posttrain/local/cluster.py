@@ -85,6 +85,9 @@ class LocalCluster:
         self._changed()
         return copy.deepcopy(stored)
 
+    async def repair(self, obj: Json) -> None:
+        """See ``Cluster.repair``: nobody else changes what is here."""
+
     async def delete(self, ref: Ref, *, uid: str) -> None:
         """See ``Cluster.delete``: workloads go when their pods have ended, other objects at once."""
         obj = self._children.get(ref)

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import Field, ValidationError
 
 from posttrain_contract.base import Model
 
+_MOST: Final = 2**53 - 1
+"""The largest number that every reader of JSON keeps."""
 Line = TypeVar("Line", bound=Model)
 
 
@@ -15,9 +17,11 @@ class Progress(Model):
     """A snapshot of a running stage."""
 
     phase: str = Field(max_length=64, description="What the stage is doing, such as 'loading model' or 'training'.")
-    step: int = Field(default=0, ge=0, description="Units done: optimizer steps, rows, or bytes, as the phase counts.")
-    total_steps: int | None = Field(default=None, ge=0, description="Units in all, when known.")
-    eta_seconds: float | None = Field(default=None, ge=0, description="Seconds that are left, when known.")
+    step: int = Field(
+        default=0, ge=0, le=_MOST, description="Units done: optimizer steps, rows, or bytes, as the phase counts."
+    )
+    total_steps: int | None = Field(default=None, ge=0, le=_MOST, description="Units in all, when known.")
+    eta_seconds: float | None = Field(default=None, ge=0, le=_MOST, description="Seconds that are left, when known.")
     metrics: dict[str, float] = Field(default={}, description="Newest figures, such as loss or reward.")
     updated_at: float = Field(ge=0, le=253_402_300_799, description="Unix time of this snapshot, in seconds.")
 

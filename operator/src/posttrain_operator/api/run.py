@@ -1,5 +1,6 @@
 """``spec.run``: where and how a job runs; the same in all four kinds, and the only part that may change later."""
 
+import re
 from typing import Annotated, ClassVar, Final, Literal
 
 from posttrain_contract.base import Model, Rule
@@ -78,6 +79,16 @@ class EnvVar(Model):
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128, description="Name.")
     value: str = Field(max_length=4096, description="Value.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!self.name.matches('(?i)(token|secret|password|passwd|api_?key|access_?key)$')",
+            check=lambda self: (
+                re.search(r"(?i)(token|secret|password|passwd|api_?key|access_?key)$", self.name) is None
+            ),
+            message="run.env is no place for secrets, which everybody can read there; put them into run.secrets",
+        ),
+    )
 
 
 class Secrets(Model):

@@ -9,7 +9,7 @@ from posttrain_contract.progress import Progress
 from posttrain_operator import labels
 from posttrain_operator.api.status import Status, read_status
 from posttrain_operator.cluster import Json, Ref
-from posttrain_operator.labels import Role
+from posttrain_operator.labels import Reason, Role
 from posttrain_operator.observe import job, pytorchjob, statefulset
 from posttrain_operator.observe.pods import PodFacts, observe_pod
 from posttrain_operator.observe.raw import mapping, mappings, text
@@ -176,14 +176,15 @@ def observe_upstream(ref: Ref, raw: Json | None, *, cycle: tuple[str, ...] = ())
     if raw is None:
         return Upstream(ref, exists=False, cycle=cycle)
     status = read_status(raw.get("status"))
-    stalled = status.condition("Stalled")
+    ready = status.condition("Ready")
+    over = status.holds("Failed") or (ready is not None and ready.reason == Reason.INVALID_SPEC)
     return Upstream(
         ref=ref,
         exists=True,
         artifact=status.artifact if status.holds("Ready") else None,
         uid=raw["metadata"]["uid"],
         phase=status.phase or "Pending",
-        failure=stalled.message if stalled is not None and stalled.status == "True" else None,
+        failure=ready.message if ready is not None and over else None,
         cycle=cycle,
     )
 

@@ -32,3 +32,12 @@ def moment(value: object) -> datetime | None:
         return to_datetime(value) if isinstance(value, str) else None
     except ValueError:
         return None
+
+
+def covers(found: object, wanted: object) -> bool:
+    """Whether an object says all that is wanted; what the API server adds to it does not matter."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(key in found and covers(found[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return isinstance(found, list) and len(found) == len(wanted) and all(map(covers, found, wanted))
+    return found == wanted

@@ -43,7 +43,8 @@ def ended(facts: AttemptFacts, attempt: Attempt | None = None) -> End | None:
     ran = attempt.running_time if attempt is not None else None
     if facts.state is WorkloadState.SUCCEEDED:
         return _success(facts.workers)
-    if facts.state is WorkloadState.FAILED and (done := _published(facts.workers)) is not None:
+    ended_well = [pod for pod in facts.workers if not pod.failed]
+    if facts.state is WorkloadState.FAILED and (done := _published(ended_well)) is not None:
         return done  # whoever failed beside it had nothing left to do
     servers = [pod for pod in facts.pods if pod.role == Role.SERVERS]
     if (server := first_failure(servers)) is not None and not ExitCode.is_preemption(server.exit_code):
@@ -128,7 +129,7 @@ def _is_new(pod: PodFacts, ran: datetime) -> bool:
 
 
 def _taken_server(servers: Sequence[PodFacts], ran: datetime | None) -> PodFacts | None:
-    """A rollout server that was taken away, or stands for one; one that fails is started again in its place."""
+    """A rollout server that was taken away, or stands for one that was."""
     return next((pod for pod in servers if pod.disrupted or pod.deleted or (ran and _is_new(pod, ran))), None)
 
 

@@ -19,6 +19,7 @@ from posttrain_operator.cluster import Json
 from posttrain_operator.errors import Waiting
 from posttrain_operator.labels import Reason
 from posttrain_operator.observe.facts import AttemptFacts, Observed
+from posttrain_operator.observe.raw import covers
 from posttrain_operator.observe.workload import WorkloadState
 from posttrain_operator.plan import attempts as life
 from posttrain_operator.plan import deadlines, filterjob, finetunejob, queueing, rljob, uploadjob
@@ -65,7 +66,10 @@ def _decide(
         return Plan(state, attempts=history, requeue_after=_POLL)
     earlier = lingering(observed.attempts, before=number)
     if (facts is None or facts.main is None) and (observed.others_alive(number) or earlier):
-        message = "pods of the last attempt are still ending; should they not, delete what made them"
+        message = (
+            "pods of the last attempt are still ending; should they not, delete what made them, or, if their node is "
+            "gone, force their deletion"
+        )
         state = State("Pending", Reason.STOPPING, message)
         return Plan(state, delete=earlier, attempts=history, requeue_after=_POLL)
     if facts is None and (pause := _pause(history, settings, now)) > ZERO:
@@ -89,18 +93,19 @@ def _go_on(
 ) -> Plan:
     """The attempt that is under way, or that begins now."""
     with_trainer = queueing.may_train(observed, facts)
-    create = _missing(
-        _children(resource, inputs, number, settings, facts=facts, address=address, with_trainer=with_trainer), facts
-    )
+    children = _children(resource, inputs, number, settings, facts=facts, address=address, with_trainer=with_trainer)
+    create = _missing(children, facts)
     said = queueing.told(resource, observed, facts, settings, now=now)
     history = observed.status.attempts
     attempts = life.observed(life.opened(history, number, now), facts, now)
+    state = under_way(resource, facts, attempts[-1], said)
     return Plan(
-        under_way(resource, facts, attempts[-1], said),
+        state,
         create=create,
+        repair=_out_of_shape(children, facts),
         attempts=attempts,
         inputs={name: InputStatus(uri=i.uri, digest=i.digest) for name, i in inputs.resolved.items()},
-        requeue_after=settings.progress_interval,
+        requeue_after=settings.progress_interval if state.phase == "Running" else _POLL,
         admission=said,
         # Names tell attempts apart: a first one can only meet itself, and a later one needs the others to be over.
         confirm=bool(create) and number > 1 and observed.status.open_attempt is None,
@@ -151,7 +156,8 @@ def _suspended(history: tuple[Attempt, ...], at_work: tuple[Json, ...], now: dat
 def _past(history: tuple[Attempt, ...], at_work: tuple[Json, ...], now: datetime, late: End) -> Plan:
     if history and history[-1].end_time is None:
         history = life.closed(history, late, now)
-    return Plan(State("Failed", late.reason, late.message, stalled=True), delete=at_work, attempts=history)
+    state = State("Failed", late.reason, late.message, stalled=True)
+    return Plan(state, delete=at_work, attempts=history, confirm=True)  # pods that ran in time may not be seen yet
 
 
 def _after(
@@ -224,8 +230,20 @@ def _children(
 
 
 def _missing(children: list[Json], facts: AttemptFacts | None) -> tuple[Json, ...]:
-    """The children that do not exist yet. Existing ones are never changed: they belong to a queue and a controller."""
+    """The children that do not exist yet; once the main child does, only Services are made again.
+
+    Existing ones are never changed, but for Services: they belong to a queue and a controller.
+    """
     if facts is not None and facts.main is not None:
-        return ()
+        children = [child for child in children if child["kind"] == "Service"]
     have = {(child["kind"], child["metadata"]["name"]) for child in facts.children} if facts else set()
     return tuple(child for child in children if (child["kind"], child["metadata"]["name"]) not in have)
+
+
+def _out_of_shape(children: list[Json], facts: AttemptFacts | None) -> tuple[Json, ...]:
+    """The Services that somebody has changed: without its Service nobody finds a server."""
+    there = (
+        {child["metadata"]["name"]: child for child in facts.children if child["kind"] == "Service"} if facts else {}
+    )
+    services = [child for child in children if child["kind"] == "Service" and child["metadata"]["name"] in there]
+    return tuple(child for child in services if not covers(there[child["metadata"]["name"]].get("spec"), child["spec"]))

@@ -43,6 +43,8 @@ class Plan:
 
     state: State
     create: tuple[Json, ...] = ()
+    repair: tuple[Json, ...] = ()
+    """Children that somebody has changed and that must be as they were made."""
     delete: tuple[Json, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     inputs: dict[str, InputStatus] | None = None
