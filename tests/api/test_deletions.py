@@ -16,7 +16,7 @@ from support.control_plane import Access, fresh_namespace
 from support.jobs import job as smallest
 from support.operator_process import kubeconfig, operator_process
 from support.players import playing
-from support.playground import MAIN_KINDS, PlayedJob, Playground
+from support.playground import MAIN_KINDS, PlayedJob, Playground, playground
 from support.pod_lives import fails, never_starts, runs, works, works_until
 from support.stories import DONE, NO_RETRY
 from support.waiting import wait_for
@@ -126,7 +126,7 @@ def test_a_child_at_work_that_has_no_owner_any_more_is_waited_for(ground: Playgr
     job.reach("Running")
     strip(ground, job, *MAIN_KINDS)
     job.reach("Pending", "Stopping")
-    assert job.message == "pods of the last attempt are still ending; should they not, delete what made them"
+    assert "should they not, delete what made them" in job.message
     assert job.attempts == ["1 Lost ChildLost"]
     assert job.made == ["PyTorchJob-finetune-1"]
     over.set()
@@ -141,7 +141,7 @@ def test_a_child_that_never_ran_and_has_no_owner_any_more_is_in_the_way(ground: 
     job.wait(lambda: len(job.pods) == 1, "have a pod")
     foreign = strip(ground, job, *MAIN_KINDS)
     job.reach("Pending", "Stopping")
-    assert job.message == "pods of the last attempt are still ending; should they not, delete what made them"
+    assert "should they not, delete what made them" in job.message
     assert job.made == ["Job-upload-1"]
     ground.lives[job.ref.kind, job.ref.name] = works
     ground.api.delete(foreign)
@@ -159,6 +159,17 @@ def test_servers_that_have_no_owner_any_more_keep_nobody_from_the_end(ground: Pl
     job.finish()
     assert job.attempts == [f"1 {DONE}"]
     assert job.made == made
+
+
+def test_what_nobody_owns_goes_when_no_job_needs_it(control_plane: Access, api: Api, tmp_path: Path) -> None:
+    over = threading.Event()
+    with playground(control_plane, api, tmp_path, sweep_interval="1s") as ground:
+        job = ground.submit("RLJob", works_until(over), run=NO_RETRY)
+        job.reach("Running")
+        servers = strip(ground, job, "StatefulSet")
+        over.set()
+        job.finish()
+        job.wait(lambda: api.find(servers) is None, "lose its servers")
 
 
 def _is_gone(job: PlayedJob) -> bool:

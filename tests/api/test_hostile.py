@@ -11,6 +11,7 @@ import pytest
 from posttrain_operator import labels
 from posttrain_operator.api.status import read_status
 from posttrain_operator.cluster import Json, Ref
+from posttrain_operator.labels import Reason
 from support.api import Api, ApiError
 from support.mutations import mutated, mutated_alike, poisoned
 from support.playground import PlayedJob, Playground
@@ -100,12 +101,13 @@ def check(ground: Playground, api: Api, seeds: range) -> None:
     wait_for(lambda: not unsaid(ground, made), "a word about every object")
     assert ground.operator.alive
     assert ground.operator.starts == 1
+    assert 'outcome="defect"' not in ground.operator.page("/metrics")
 
 
 def unsaid(ground: Playground, refs: list[Ref]) -> list[Ref]:
-    """The objects of which the operator has not said how they are and why."""
+    """The objects of which the operator has not said how they are and why; that it does not know is no answer."""
     told = {Ref.of(job): read_status(job.get("status")).condition("Ready") for job in ground.chronicle.jobs()}
-    return [ref for ref in refs if (ready := told.get(ref)) is None or not ready.reason]
+    return [ref for ref in refs if (ready := told.get(ref)) is None or ready.reason in ("", Reason.INTERNAL_ERROR)]
 
 
 def test_any_object_that_is_accepted_is_told_how_it_is(ground: Playground, api: Api) -> None:
@@ -122,12 +124,13 @@ def test_damage_to_one_job_is_no_matter_to_another(ground: Playground, api: Api)
     chance = random.Random(4)
     jobs = [ground.submit(kind, name=f"{kind.lower()}-{number}") for number in range(3) for kind in sorted(SPECS)]
     done = 0
-    for _ in range(5):
+    for _ in range(2):
         done += sum(damage(api, job, chance) for job in jobs)
         assert seconds_to_child(ground) <= LATEST
-    assert done > 50
+    assert done > 20
     assert ground.operator.alive
     assert ground.operator.starts == 1
+    assert 'outcome="defect"' not in ground.operator.page("/metrics")
     ground.chronicle.illegal.clear()  # what somebody else wrote into a status is no word of the operator
 
 

@@ -63,9 +63,16 @@ def test_it_grants_little() -> None:
 
 
 def test_no_resource_but_its_own_is_written_whole() -> None:
-    """What belongs to users and controllers is read, created and deleted, and never changed."""
+    """What belongs to users and controllers is read, created and deleted, and never changed; Services are kept."""
     changed = {resource for _, resource, verb in granted() if verb in ("update", "patch", "deletecollection")}
-    assert changed == {"filterjobs/status", "finetunejobs/status", "rljobs/status", "uploadjobs/status", "leases"}
+    assert changed == {
+        "filterjobs/status",
+        "finetunejobs/status",
+        "rljobs/status",
+        "uploadjobs/status",
+        "leases",
+        "services",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +131,7 @@ def live(ground: Playground, api: Api) -> None:
     for job in stopped:
         job.reach("Running")
         touch(api, job)
+        spoil_services(api, job)
         job.edit(suspend=True)
     admit_until_ended(api, queued)
     for job in (*succeeding, *queued, retried, hindered):
@@ -152,6 +160,13 @@ def touch(api: Api, job: PlayedJob) -> None:
     for child in job.children:
         if child["kind"] in ("ConfigMap", "Service"):
             api.patch(Ref.of(child), {"metadata": {"annotations": {"touched": "yes"}}})
+
+
+def spoil_services(api: Api, job: PlayedJob) -> None:
+    """Somebody changes what rollout servers are found by; it is changed back."""
+    for service in [Ref.of(child) for child in job.children if child["kind"] == "Service"]:
+        api.patch(service, {"spec": {"publishNotReadyAddresses": None}})
+        wait_for(lambda: bool(api.get(service)["spec"].get("publishNotReadyAddresses")), f"{service} to be mended")  # noqa: B023
 
 
 def admit_until_ended(api: Api, jobs: Iterable[PlayedJob]) -> None:

@@ -21,6 +21,7 @@ from support.kubelet import Life
 from support.loop_thread import LoopThread
 from support.operator_process import OperatorProcess, kubeconfig, operator_process
 from support.players import Players, playing
+from support.playground import Chronicle
 from support.pod_lives import works
 from support.scene import SPECS
 from support.waiting import wait_for
@@ -118,18 +119,23 @@ class Outcome:
 
 @contextmanager
 def arena(server: Server, folder: Path, *rules: Rule, life: Life = works, **settings: str) -> Iterator[Arena]:
-    """Everything is running and ready; the namespace stays behind, for whoever wants to look."""
+    """Everything is running and ready; the namespace stays behind, for whoever wants to look.
+
+    It fails at its end, too, when any status was seen that must not be.
+    """
     namespace = f"arena-{secrets.token_hex(4)}"
     own = {"namespaces": namespace, "lease_namespace": namespace}
+    chronicle = Chronicle()
     with _user(server) as (client, loop):
         loop.call(_make_namespace(client, namespace))
         with (
             fault_proxy(server.url, server.tls(), *rules) as proxy,
             playing(server, namespace, life) as players,
-            witnessing(server, namespace) as witness,
+            witnessing(server, namespace, chronicle),
             operator_process(folder / namespace, kubeconfig(proxy.url, server.token), **own, **settings) as operator,
         ):
-            yield Arena(server, namespace, proxy, operator, players, witness, client, loop)
+            yield Arena(server, namespace, proxy, operator, players, chronicle, client, loop)
+            assert chronicle.illegal == []
 
 
 @functools.cache

@@ -5,7 +5,8 @@ not bring it back.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Final
 
 from posttrain_operator import labels
@@ -13,6 +14,8 @@ from posttrain_operator.cluster import Json, Ref
 from posttrain_operator.watched import slim
 
 _TOMBSTONES: Final = 20_000
+Place = tuple[str, str, str]
+"""(API version, kind, namespace)."""
 Family = tuple[str, str, str]
 """(namespace, kind, name) of the object whose children these are."""
 
@@ -22,7 +25,7 @@ class Cache:
 
     def __init__(self) -> None:
         self._objects: dict[Ref, Json] = {}
-        self._kinds: dict[tuple[str, str], dict[Ref, None]] = {}
+        self._kinds: dict[Place, dict[Ref, None]] = {}
         self._families: dict[Family, dict[Ref, None]] = {}
         self._gone: OrderedDict[Ref, int] = OrderedDict()
         self._assumed: set[Ref] = set()
@@ -38,7 +41,7 @@ class Cache:
     def select(self, api_version: str, kind: str, namespace: str, wanted: Mapping[str, str]) -> list[Json]:
         """The objects of a kind that carry all the labels; namespace "" means all."""
         family = (namespace, wanted.get(labels.KIND, ""), wanted.get(labels.NAME, ""))
-        refs = self._families.get(family, {}) if all(family) else self._kinds.get((api_version, kind), {})
+        refs = self._families.get(family, {}) if all(family) else self._of_kind(api_version, kind, namespace)
         return [
             self._objects[ref]
             for ref in refs
@@ -50,7 +53,13 @@ class Cache:
 
     def refs(self, api_version: str, kind: str) -> Iterator[Ref]:
         """Every object of a kind."""
-        yield from tuple(self._kinds.get((api_version, kind), ()))
+        yield from tuple(self._of_kind(api_version, kind, ""))
+
+    def _of_kind(self, api_version: str, kind: str, namespace: str) -> Iterable[Ref]:
+        """The objects of a kind; those of one namespace cost nothing of the others."""
+        if namespace:
+            return self._kinds.get((api_version, kind, namespace), ())
+        return chain.from_iterable(refs for place, refs in self._kinds.items() if place[:2] == (api_version, kind))
 
     def put(self, obj: Json, *, assumed: bool = False) -> bool:
         """Takes an object in; returns whether it says anything new.
@@ -68,7 +77,7 @@ class Cache:
         new = self._objects[ref] = slim(obj)
         if assumed:
             self._assumed.add(ref)
-        self._kinds.setdefault((ref.api_version, ref.kind), {})[ref] = None
+        self._kinds.setdefault(_place(ref), {})[ref] = None
         if (family := family_of(obj)) is not None:
             self._families.setdefault(family, {})[ref] = None
         return old is None or not _says_the_same(old, new)
@@ -96,12 +105,16 @@ class Cache:
         if old is None:
             return False
         self._assumed.discard(ref)
-        self._kinds[ref.api_version, ref.kind].pop(ref, None)
+        self._kinds[_place(ref)].pop(ref, None)
         if (family := family_of(old)) is not None and (members := self._families.get(family)) is not None:
             members.pop(ref, None)
             if not members:
                 del self._families[family]
         return True
+
+
+def _place(ref: Ref) -> Place:
+    return ref.api_version, ref.kind, ref.namespace
 
 
 def version_of(obj: Json) -> int:

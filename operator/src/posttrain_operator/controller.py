@@ -137,7 +137,9 @@ class Controller:
         metrics.attempts(after["kind"], [outcome for _, outcome in _outcomes(after) - _outcomes(before)])
         if _reason(before) != _reason(after):
             _log.info("%s: %s: %s", _phase(after), _reason(after), text(_ready(after).get("message")))
-        self._add(self._waiting_for(after))
+        self._add(self.dependents.of(Ref.of(after)))
+        if _standing(before) != _standing(after):
+            self._add(self._in_line(after))
 
     def _add(self, keys: Iterable[Ref]) -> None:
         for key in keys:
@@ -307,6 +309,13 @@ def _ready(raw: Json) -> Json:
     """The Ready condition, read without the cost of the whole status."""
     conditions = mappings(mapping(raw.get("status")).get("conditions"))
     return next((condition for condition in conditions if condition.get("type") == "Ready"), {})
+
+
+def _standing(raw: Json) -> tuple[int, set[Any]]:
+    """What others in a line of a queue go by: attempts, and which conditions hold."""
+    status = mapping(raw.get("status"))
+    holding = {c.get("type") for c in mappings(status.get("conditions")) if c.get("status") == "True"}
+    return len(mappings(status.get("attempts"))), holding
 
 
 def _outcomes(raw: Json) -> set[tuple[Any, str]]:

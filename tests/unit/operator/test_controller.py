@@ -162,12 +162,15 @@ def test_a_quota_brings_those_a_pass_that_wait_for_it() -> None:
 def test_who_moves_in_a_line_brings_those_behind_a_pass() -> None:
     at = controller()
     at.seen("ADDED", obj("RLJob", "behind", namespace="other", status=because(Reason.WAITING_FOR_TURN)))
-    before, after = obj("RLJob", "first"), obj("RLJob", "first", status=because(Reason.RUNNING))
+    admitted = {"conditions": [{"type": "Admitted", "status": "True"}]}
+    before, after = obj("RLJob", "first"), obj("RLJob", "first", status=admitted)
     at.seen("ADDED", before)
     keys(at)
     at.cache.put(after)
     at._wrote(before, after)
     assert keys(at) == ["other/RLJob/behind"]
+    at._wrote(after, {**after, "status": {**admitted, "progress": {"step": 1}}})
+    assert keys(at) == [], "progress moves nobody"
     at.seen("DELETED", obj("RLJob", "first"))
     assert keys(at) == ["other/RLJob/behind", "team/RLJob/first"]
 

@@ -540,3 +540,74 @@ def finish(work: WorkQueue, model: dict[Ref, Key], ref: Ref, *, badly: bool) -> 
         model[ref].failures = 0
     work.done(ref)
     model[ref].done(now())
+
+
+# Keys that never rest.
+
+
+def test_a_key_that_is_added_all_the_time_gets_ten_passes_and_then_one_a_second() -> None:
+    async def scenario() -> None:
+        work, passes = queue(), Passes(lasting=0.0)
+        with workers(2, work, passes):
+            for _ in range(1000):
+                work.add(key("restless"))
+                await asyncio.sleep(0.01)
+            assert 18 <= len(passes.begun) <= 21
+
+    in_virtual_time(scenario())
+
+
+def test_its_last_word_is_heard_all_the_same() -> None:
+    async def scenario() -> None:
+        work, passes = queue(), Passes(lasting=0.0)
+        with workers(2, work, passes):
+            for _ in range(50):
+                work.add(key("restless"))
+                await asyncio.sleep(0.01)
+            last = now()
+            await asyncio.sleep(2)
+            assert max(at for at, _ in passes.begun) > last
+
+    in_virtual_time(scenario())
+
+
+def test_after_a_rest_it_is_as_any_other() -> None:
+    async def scenario() -> None:
+        work, passes = queue(), Passes(lasting=0.0)
+        with workers(2, work, passes):
+            for _ in range(50):
+                work.add(key("restless"))
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(20)
+            work.add(key("restless"))
+            await asyncio.sleep(0.01)
+            assert now() - passes.begun[-1][0] < 0.05
+
+    in_virtual_time(scenario())
+
+
+def test_a_pass_that_waits_for_nothing_lets_others_in() -> None:
+    async def scenario() -> None:
+        work, seen = queue(), 0
+        passes = Passes(lasting=0.0)
+
+        async def glance() -> None:
+            nonlocal seen
+            while len(passes.begun) < 100:
+                seen += 1
+                await asyncio.sleep(0)
+
+        for number in range(100):
+            work.add(key(f"k{number}"))
+        with workers(1, work, _at_once(passes)):
+            await glance()
+        assert seen > 50
+
+    in_virtual_time(scenario())
+
+
+def _at_once(passes: Passes) -> Callable[[Ref], Awaitable[None]]:
+    async def handle(ref: Ref) -> None:
+        passes.begun.append((now(), ref))
+
+    return handle
