@@ -30,7 +30,8 @@ from posttrain_operator.settings import Settings
 from posttrain_operator.telemetry import Telemetry
 from posttrain_operator.watched import CACHED, RESOURCES, Api
 
-_WORKERS: Final = 24
+_WORKERS: Final = 8
+"""As many as keep an API server busy; with more of them each write only waits longer for the others."""
 _RESYNCS: Final = 5
 """Sweeps between two passes over everything that has not finished."""
 _STUCK: Final = 120.0
