@@ -30,11 +30,10 @@ async def submit(ground: Ground, names: Sequence[str], *, namespace: str = TEAM)
 
 
 async def populate(ground: Ground, operator: Subject, size: int) -> None:
-    """Makes jobs until so many are at work, and waits for the operator to have seen it."""
+    """Makes jobs until so many are at work, and the operator has said so of each."""
     missing = size - operator.page().jobs("Running")
     await at_once(await submit(ground, fresh_names(missing)), PlayedJob.live)
     await operator.has(size, "Running")
-    await operator.quiet()
 
 
 async def finish(ground: Ground, operator: Subject, number: int) -> None:

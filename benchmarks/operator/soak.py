@@ -84,6 +84,7 @@ async def soak(folder: Path, scale: Scale) -> Found:
     """Changes, restarts, and then rest."""
     async with ground(folder) as plane, operating(folder / "operator", plane.server) as operator:
         await populate(plane, operator, scale.jobs)
+        await operator.quiet()
         lives = [Samples()]
         changes = await _change(plane, operator, scale, lives)
         await operator.quiet()

@@ -45,6 +45,7 @@ async def standing(ground: Ground, *, size: int, progress_seconds: float) -> Sta
     await ground.clean()
     async with operating(ground.folder / "operator", ground.server) as operator:
         await populate(ground, operator, size)
+        await operator.quiet()
         memory = megabytes(operator.process.pid)
         before = object_requests(ground.server)
         seconds = await operator.restart(passes=size)
@@ -83,10 +84,13 @@ async def _idle_requests(ground: Ground) -> int:
 async def _progress_writes(ground: Ground, *, seconds: float) -> float:
     """The most status writes that one of some jobs got in 10 s, while their stages told something new all the time."""
     seen: defaultdict[str, list[float]] = defaultdict(list)
+    last: dict[str, Json] = {}
 
     def see(event: str, obj: Json) -> None:
-        if event == "MODIFIED" and (obj.get("status") or {}).get("progress"):
-            seen[obj["metadata"]["name"]].append(time.perf_counter())
+        name, progress = obj["metadata"]["name"], (obj.get("status") or {}).get("progress")
+        if event == "MODIFIED" and progress and progress != last.get(name):
+            last[name] = progress
+            seen[name].append(time.perf_counter())
 
     async with (
         progress_endpoints(_SOME) as addresses,

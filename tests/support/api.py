@@ -122,7 +122,7 @@ class Api:
         params = {"watch": "1", "resourceVersion": resource_version, "timeoutSeconds": str(max(1, round(seconds)))}
         with self._client.stream("GET", path, params=params) as answer:
             if answer.is_error:
-                raise _error(answer.status_code, answer.read())
+                raise refusal(answer.status_code, answer.read())
             for line in answer.iter_lines():
                 change = json.loads(line)
                 if change["type"] == "ERROR":
@@ -148,7 +148,7 @@ class Api:
             headers={"Content-Type": content_type},
         )
         if answer.is_error:
-            raise _error(answer.status_code, answer.content)
+            raise refusal(answer.status_code, answer.content)
         return dict(answer.json())
 
     def _of(self, ref: Ref, subresource: str = "") -> str:
@@ -211,7 +211,8 @@ def _with_namespace(obj: Json) -> Json:
     return {**obj, "metadata": {"namespace": "", **obj["metadata"]}}
 
 
-def _error(status: int, body: bytes) -> ApiError:
+def refusal(status: int, body: bytes) -> ApiError:
+    """What an answer that is no success says."""
     try:
         answer = json.loads(body)
     except ValueError:

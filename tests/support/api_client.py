@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from support.api import ApiError, refusal
 
 Json = dict[str, Any]
 Handle = Callable[[str, Json], None]
@@ -18,14 +19,6 @@ _PAUSE: Final = 0.1
 _PASSING: Final = (401, 429, 500, 502, 503, 504)
 """What an API server answers that is being started."""
 MERGE: Final = "application/merge-patch+json"
-
-
-class ApiError(Exception):
-    """The API server refuses."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{status}: {message}")
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -144,7 +137,7 @@ class ApiClient:
     async def _answer(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         async with self._session.request(method, self._url + path, **options) as answer:
             if answer.status >= 400:
-                raise ApiError(answer.status, await answer.text())
+                raise refusal(answer.status, await answer.read())
             yield answer
 
 

@@ -24,6 +24,7 @@ from typing import Final, Literal, Self
 from posttrain_operator.cluster import Ref
 
 from .api import Api, Kubectl
+from .operator_process import kubeconfig
 from .tools import Tools
 from .waiting import wait_for
 
@@ -183,7 +184,7 @@ class ControlPlane:
         rows = [f'{token},{user},{user},"{groups[user]}"\n' for user, token in self._tokens.items()]
         (self.folder / "tokens.csv").write_text("".join(rows))
         for user, token in self._tokens.items():
-            config = _kubeconfig(self.access.url, self.access.ca_file, user, token)
+            config = kubeconfig(self.access.url, token, self.access.ca_file)
             (self.folder / f"{user}.kubeconfig").write_text(json.dumps(config))
 
     def _start_etcd(self) -> None:
@@ -286,18 +287,6 @@ def _make_certificates(folder: Path) -> None:
         command += ["-keyout", f"{name}.key", "-out", f"{name}.crt"]
         command += [part for extension in extensions for part in ("-addext", extension)]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
-
-
-def _kubeconfig(url: str, ca_file: Path, user: str, token: str) -> dict[str, object]:
-    cluster = {"server": url, "certificate-authority": str(ca_file)}
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "test", "cluster": cluster}],
-        "users": [{"name": user, "user": {"token": token}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": user, "namespace": "default"}}],
-        "current-context": "test",
-    }
 
 
 def _free_port() -> int:
