@@ -18,7 +18,8 @@ from support.playground import Playground, playground
 from support.scene import SPECS
 from support.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(300)
+# Times of two minutes are compared: whatever else the machine does in one of them would be taken for the storm's work.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 Change = Callable[[int], Json]
 """The n-th change of an object."""
 STORMS: Final[dict[str, tuple[float, Change]]] = {
@@ -112,14 +113,10 @@ def check(plane: ControlPlane, folder: Path, number: int, share: float, kind: st
 
 
 @pytest.mark.parametrize("kind", STORMS)
-def test_a_storm_of_one_namespace_does_not_slow_another(
-    own_control_plane: ControlPlane, tmp_path: Path, kind: str
-) -> None:
+def test_a_short_storm_does_not_slow_another(own_control_plane: ControlPlane, tmp_path: Path, kind: str) -> None:
     check(own_control_plane, tmp_path, 12, 0.5, kind)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", STORMS)
 def test_a_long_storm_does_not_slow_another(own_control_plane: ControlPlane, tmp_path: Path, kind: str) -> None:
     check(own_control_plane, tmp_path, 2000, 0.99, kind)

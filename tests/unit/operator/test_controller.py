@@ -335,7 +335,7 @@ def test_work_that_nobody_does_is_trouble(monkeypatch: pytest.MonkeyPatch) -> No
             clock.now += 119
             assert at.trouble() is None
             clock.now += 2
-            assert at.trouble() == "76 objects wait and no pass has ended for 121 s"
+            assert at.trouble() == f"{100 - controller_module._WORKERS} objects wait and no pass has ended for 121 s"
 
     asyncio.run(run())
 
