@@ -12,6 +12,7 @@ from support.arena import ONE_OF_EACH, Arena, Outcome, arena, undisturbed
 from support.faults import Nth, Reset
 from support.kubelet import Life
 from support.pod_lives import at_attempt, fails
+from support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -35,7 +36,8 @@ def check(run: Arena, expected: Outcome, rule: Nth) -> None:
     """Everything is as after the undisturbed run."""
     run.wait_equal(expected)
     assert rule.done
-    assert run.operator.starts == 1 + len(rule.numbers)
+    # After the last write of all, everything is as it should be before the operator is back.
+    wait_for(lambda: run.operator.starts == 1 + len(rule.numbers), "the operator to be started again")
     assert run.witness.doubles() == []
     assert run.witness.regressions() == []
 
