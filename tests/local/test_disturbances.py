@@ -46,9 +46,9 @@ def test_a_second_interrupt_ends_everything_at_once(pipeline: Pipeline) -> None:
     pipeline.start()
     wait_for(lambda: pipeline.step("FineTuneJob") >= 5 or pipeline.ended, "training", seconds=300)
     pipeline.signal(signal.SIGINT)
-    wait_for(lambda: "interrupt again" in pipeline.messages, "the first interrupt's answer", seconds=60)
+    wait_for(lambda: "interrupt again" in pipeline.messages, "the first interrupt's answer", seconds=10)
     pipeline.signal(signal.SIGINT)
-    assert pipeline.wait(seconds=60) == 130
+    assert pipeline.wait(seconds=10) == 130
     pipeline.assert_no_process_is_left(seconds=1)
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from posttrain_operator import labels, metrics
+from posttrain_operator.api.quantities import moment
 from posttrain_operator.api.resources import KINDS, is_ours
 from posttrain_operator.cache import Cache, family_of, version_of
 from posttrain_operator.cluster import Json, Ref
@@ -19,7 +20,7 @@ from posttrain_operator.labels import Reason
 from posttrain_operator.lease import Lease
 from posttrain_operator.lists import UnknownKindError, refresh, sweep
 from posttrain_operator.logs import about
-from posttrain_operator.observe.raw import mapping, mappings, moment, text
+from posttrain_operator.observe.raw import mapping, mappings, text
 from posttrain_operator.observe.surroundings import PAIRS
 from posttrain_operator.orphans import collect
 from posttrain_operator.queue import WorkQueue

@@ -147,7 +147,7 @@ class WorkQueue:
     def _early(self, key: Ref) -> float:
         """Seconds by which a pass would come too early; none: it is counted.
 
-        Each pass pays a second, up to ten ahead: nobody's edits, a hundred a second, slow the jobs of others.
+        Each pass pays a second, up to ten ahead, so that a key which is added without end gets one pass a second.
         """
         now = self._clock()
         paid_until = max(self._paid_until.get(key, now), now)

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from posttrain_operator import labels
+from posttrain_operator.api.quantities import moment
 from posttrain_operator.api.resources import parse
 from posttrain_operator.api.status import Attempt
 from posttrain_operator.observe import job, pytorchjob, statefulset
 from posttrain_operator.observe.facts import observe_attempts
 from posttrain_operator.observe.obstacles import Obstacle, observe_obstacle
 from posttrain_operator.observe.pods import observe_pod
-from posttrain_operator.observe.raw import moment
 from posttrain_operator.observe.workload import creation_failure, true_conditions
 from posttrain_operator.plan.starting import under_way
 from support.scene import SPECS, Scene

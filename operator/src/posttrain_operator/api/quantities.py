@@ -34,6 +34,14 @@ def to_datetime(moment: str) -> datetime:
     return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
+def moment(value: object) -> datetime | None:
+    """A time that an object of the cluster says, or None where it says none; without an offset it is UTC."""
+    try:
+        return to_datetime(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
 def to_amount(quantity: object) -> Decimal | None:
     """The number that a quantity of the cluster says, also with an exponent, or None when it is none."""
     match = re.fullmatch(r"([+-]?[0-9.]+(?:[eE][+-]?[0-9]{1,3})?)([A-Za-z]{0,2})", str(quantity))

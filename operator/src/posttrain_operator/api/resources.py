@@ -14,7 +14,7 @@ from posttrain_contract.rl import RLSpec
 from posttrain_contract.upload import UploadSpec
 from pydantic import ValidationError
 
-from posttrain_operator.api.quantities import to_datetime
+from posttrain_operator.api.quantities import moment
 from posttrain_operator.api.run import RunSpec
 from posttrain_operator.cluster import Json, Ref
 from posttrain_operator.errors import InvalidSpec
@@ -95,16 +95,8 @@ def parse(raw: Json) -> Resource:
     if found or spec is None or run is None:
         raise InvalidSpec(found)
     metadata = raw["metadata"]
-    return Resource(
-        Ref.of(raw), metadata["uid"], metadata.get("generation", 1), spec, run, _time(metadata.get("creationTimestamp"))
-    )
-
-
-def _time(value: object) -> datetime | None:
-    try:
-        return to_datetime(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
+    created = moment(metadata.get("creationTimestamp"))
+    return Resource(Ref.of(raw), metadata["uid"], metadata.get("generation", 1), spec, run, created)
 
 
 def read_spec(raw: Mapping[str, Any]) -> tuple[list[Problem], Spec | None, RunSpec | None]:

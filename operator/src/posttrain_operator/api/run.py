@@ -74,6 +74,9 @@ class Toleration(Model):
     )
 
 
+_SENSITIVE: Final = r"(?i)(token|secret|password|passwd|api_?key|access_?key)$"
+
+
 class EnvVar(Model):
     """An environment variable for libraries, such as NCCL settings; secrets go into run.secrets."""
 
@@ -82,10 +85,8 @@ class EnvVar(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="!self.name.matches('(?i)(token|secret|password|passwd|api_?key|access_?key)$')",
-            check=lambda self: (
-                re.search(r"(?i)(token|secret|password|passwd|api_?key|access_?key)$", self.name) is None
-            ),
+            cel=f"!self.name.matches('{_SENSITIVE}')",
+            check=lambda self: re.search(_SENSITIVE, self.name) is None,
             message="run.env is no place for secrets, which everybody can read there; put them into run.secrets",
         ),
     )

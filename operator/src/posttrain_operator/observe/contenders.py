@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from posttrain_operator.api.quantities import moment
 from posttrain_operator.cluster import Json
 from posttrain_operator.labels import Reason
 from posttrain_operator.observe.kueue import NEVER
-from posttrain_operator.observe.raw import integer, mapping, mappings, moment, text
+from posttrain_operator.observe.raw import integer, mapping, mappings, text
 
 
 @dataclass(frozen=True)

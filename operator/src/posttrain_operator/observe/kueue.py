@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from posttrain_operator import labels
+from posttrain_operator.api.quantities import moment
 from posttrain_operator.cluster import Json
 from posttrain_operator.observe import pytorchjob
-from posttrain_operator.observe.raw import integer, mapping, mappings, moment, text
+from posttrain_operator.observe.raw import integer, mapping, mappings, text
 
 API_VERSION: Final = "kueue.x-k8s.io/v1beta2"
 WORKLOAD: Final = "Workload"

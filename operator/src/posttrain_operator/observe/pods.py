@@ -9,9 +9,10 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.result import StageResult
 
 from posttrain_operator import labels
+from posttrain_operator.api.quantities import moment
 from posttrain_operator.cluster import Json
 from posttrain_operator.observe.obstacles import Obstacle, observe_obstacle
-from posttrain_operator.observe.raw import integer, mapping, mappings, moment, text
+from posttrain_operator.observe.raw import integer, mapping, mappings, text
 from posttrain_operator.observe.workload import true_conditions
 
 _NODE_PRESSURE: Final = "The node "

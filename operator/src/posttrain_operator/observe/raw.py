@@ -1,9 +1,6 @@
 """Reading of objects that other programs wrote: whatever has another type than it should counts as absent."""
 
-from datetime import datetime
 from typing import Any
-
-from posttrain_operator.api.quantities import to_datetime
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -24,14 +21,6 @@ def text(value: object) -> str:
 def integer(value: object) -> int | None:
     """An integer, or None."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def moment(value: object) -> datetime | None:
-    """A time as Kubernetes writes it, or None; without an offset it is UTC."""
-    try:
-        return to_datetime(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
 
 
 def covers(found: object, wanted: object) -> bool:

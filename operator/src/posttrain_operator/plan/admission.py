@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Final
 
 from posttrain_operator import labels
+from posttrain_operator.api.quantities import moment
 from posttrain_operator.cluster import Json, Ref
 from posttrain_operator.labels import Reason
 from posttrain_operator.observe import kueue, statefulset
 from posttrain_operator.observe.facts import AttemptFacts
 from posttrain_operator.observe.kueue import WorkloadFacts, workload_of
-from posttrain_operator.observe.raw import mapping, moment
+from posttrain_operator.observe.raw import mapping
 from posttrain_operator.observe.workload import WorkloadState
 from posttrain_operator.plan.types import Admission
 from posttrain_operator.settings import Settings

@@ -8,10 +8,10 @@ then comes late rather than early. A moment that seems to come was written by a 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from posttrain_operator.api.quantities import moment
 from posttrain_operator.api.resources import Resource
 from posttrain_operator.api.status import Attempt, Status
 from posttrain_operator.observe.facts import AttemptFacts
-from posttrain_operator.observe.raw import moment
 
 ZERO = timedelta()
 
