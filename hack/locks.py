@@ -24,7 +24,7 @@ ENVIRONMENTS = ("bootstrap", "cpu", "operator", "dev")
 """In the order of compilation: a later one keeps to the versions of those before it."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """The images have the first; a developer's machine has any of them, and ``dev`` is what it installs."""
-OPTIONS = ("--python-platform", "x86_64-manylinux_2_31", "--only-binary", ":all:")
+OPTIONS = ("--python-platform", "x86_64-manylinux_2_31", "--only-binary", ":all:", "--no-binary", "deepspeed")
 """glibc 2.31 and up; wheels alone, so that no installation needs a compiler."""
 UNREACHABLE = 2
 """uv's exit status when it could not ask the index, where 1 means that there is no solution."""

@@ -44,8 +44,10 @@ export VIRTUAL_ENV="$PWD/.venv"
 quiet=--quiet
 [ ! -t 2 ] || quiet=
 printf 'setup: installing the %s packages of locks/dev.lock (7 GB, minutes the first time)\n' "$(grep -c == locks/dev.lock)" >&2
-# Byte code now, not at the first import: it halves every start.
-.venv/bin/uv pip sync $quiet --require-hashes --no-build --compile-bytecode locks/dev.lock
+# Byte code now, not at the first import: it halves every start. DeepSpeed comes as source alone: it is built with the
+# locked setuptools, and its C++ parts not before they are used.
+DS_BUILD_OPS=0 .venv/bin/uv pip sync $quiet --require-hashes --only-binary :all: --no-binary deepspeed \
+  --build-constraint locks/dev.lock --compile-bytecode locks/dev.lock
 set --
 for distribution in jobs/*/pyproject.toml operator/pyproject.toml cli/pyproject.toml; do
   set -- "$@" -e "$(dirname "$distribution")"
