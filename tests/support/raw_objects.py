@@ -66,7 +66,7 @@ def _texts(schema: Json) -> st.SearchStrategy[str]:
             lambda parts: "file:///" + "/".join(parts)
         )
     if "pattern" in schema:
-        return st.from_regex(schema["pattern"].replace("$", r"\Z"), alphabet="ab0/.-_AFilterJobRLneTusmhd").filter(
+        return st.from_regex(schema["pattern"].replace("$", r"\Z"), alphabet="ab0/.-_{}AFilterJobRLneTusmhd").filter(
             lambda text: len(text) <= schema["maxLength"]
         )
     return st.text(min_size=schema.get("minLength", 0), max_size=3)

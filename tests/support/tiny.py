@@ -4,7 +4,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from posttrain_contract import layout
@@ -48,6 +48,19 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def write_pairs(path: Path, inputs: Path, *, count: int = 64) -> None:
+    """Writes pairs of the right answer and one that is wrong by one."""
+    lines = (inputs / "train.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+    rows = [json.loads(line) for line in lines]
+    write_jsonl(
+        path,
+        [
+            {"prompt": row["problem"], "chosen": row["solution"], "rejected": f"#### {int(row['answer']) + 1}"}
+            for row in rows
+        ],
+    )
+
+
 def mount(root: Path, inputs: Path) -> Path:
     """A mount root whose ``inputs`` are the shared ones."""
     root.mkdir(parents=True, exist_ok=True)
@@ -61,9 +74,18 @@ def resolved(path: str) -> ResolvedInput:
 
 
 def finetune_config(
-    *, steps: int, model_path: str = MODEL, dataset_path: str = DATASET, attempt: int = 1, **spec: Mapping[str, Any]
+    *,
+    steps: int,
+    model_path: str = MODEL,
+    dataset_path: str = DATASET,
+    further_inputs: Mapping[str, str] = MappingProxyType({}),
+    attempt: int = 1,
+    **spec: Any,
 ) -> FineTuneStage:
-    """A fine-tuning of the tiny model; keywords replace parts of the specification, ``training`` is merged."""
+    """A fine-tuning of the tiny model; keywords replace parts of the specification, ``training`` is merged.
+
+    A part that is None is left out. ``further_inputs`` are paths by the names of inputs.
+    """
     training = {"maxSteps": steps, "batchSize": 8, "learningRate": 1e-3, "precision": "fp32", "maxLength": 128}
     document: dict[str, Any] = {
         "model": _URI,
@@ -72,13 +94,12 @@ def finetune_config(
         **spec,
         "training": {**training, **spec.get("training", {})},
     }
-    inputs = {
-        "model": resolved(model_path),
-        "dataset": resolved(dataset_path),
-        "evaluation.generate.dataset": resolved(HELD_OUT),
-    }
+    paths = {"model": model_path, "dataset": dataset_path, "evaluation.generate.dataset": HELD_OUT, **further_inputs}
+    inputs = {name: resolved(path) for name, path in paths.items()}
     facts = run_facts("FineTuneJob", inputs=inputs, attempt=attempt)
-    return FineTuneStage(run=facts, spec=FineTuneSpec.parse(document))
+    return FineTuneStage(
+        run=facts, spec=FineTuneSpec.parse({name: part for name, part in document.items() if part is not None})
+    )
 
 
 def rl_config(*, steps: int, servers: tuple[str, ...], attempt: int = 1, **spec: Mapping[str, Any]) -> RLStage:

@@ -4,9 +4,11 @@ import inspect
 from typing import Any
 
 import pytest
+from posttrain_contract import adapter, distributed, examples, finetune, inputs, preference, rl, training, upload
 from posttrain_contract import filter as filter_module
-from posttrain_contract import finetune, inputs, rl, training, upload
 from posttrain_contract.base import Model, problems
+from posttrain_contract.distributed import Distributed
+from posttrain_contract.examples import ExampleDataset
 from posttrain_contract.filter import FilterSpec
 from posttrain_contract.finetune import FineTuneSpec
 from posttrain_contract.rl import RLSpec
@@ -16,6 +18,7 @@ from pydantic import ValidationError
 URI = {"uri": "pvc://claim/path"}
 FILTER: dict[str, Any] = {"source": URI, "byLabel": {"column": "rate", "max": 0.5}}
 FINE_TUNE: dict[str, Any] = {"model": URI, "dataset": URI}
+PAIRS: dict[str, Any] = {"method": "dpo", "dataset": URI | {"format": "preference"}}
 RL: dict[str, Any] = {"model": URI, "dataset": URI, "rewards": [{"name": "exact-match"}]}
 UPLOAD: dict[str, Any] = {"source": URI, "repository": {"id": "acme/model"}}
 
@@ -44,6 +47,69 @@ BROKEN: list[tuple[type[Model], dict[str, Any], str, str]] = [
         "",
         "export.merge: false needs an adapter; without one all weights are the artifact",
     ),
+    *[
+        (FineTuneSpec, FINE_TUNE | data, field, message)
+        for data, field, message in (
+            ({"method": "dpo"}, "", "method: dpo and dataset.format: preference go together"),
+            ({"dpo": {}}, "", "dpo belongs to method: dpo"),
+            (
+                PAIRS | {"training": {"packing": True}},
+                "",
+                "training.packing belongs to method: sft; pairs are not packed",
+            ),
+            (
+                PAIRS | {"training": {"gradientCheckpointing": "selective"}},
+                "",
+                FineTuneSpec.rules[4].message,
+            ),
+            (
+                {"adapter": {"quantization": "nf4"}, "distributed": {"nodes": 2, "strategy": "zero3"}},
+                "",
+                FineTuneSpec.rules[5].message,
+            ),
+            (
+                PAIRS | {"dpo": {"loss": "ipo", "labelSmoothing": 0.1}},
+                "dpo",
+                "labelSmoothing belongs to loss: sigmoid or robust",
+            ),
+            (
+                {"dataset": URI | {"columns": {"chosen": "good"}}},
+                "dataset",
+                ExampleDataset.rules[0].message,
+            ),
+            (
+                {"adapter": {"lora": {}, "initial": URI}},
+                "adapter",
+                "set lora for a new adapter or initial to go on from one, not both; an adapter keeps its shape",
+            ),
+            (
+                {"training": {"minLearningRateRatio": 0.1, "scheduler": "linear"}},
+                "training",
+                "minLearningRateRatio belongs to scheduler: cosine",
+            ),
+            (
+                {"training": {"warmupRatio": 0.1, "warmupSteps": 1}},
+                "training",
+                "set warmupSteps or warmupRatio, not both",
+            ),
+            (
+                {"distributed": {"strategy": "zero2"}},
+                "distributed",
+                Distributed.rules[1].message,
+            ),
+            (
+                {"distributed": {"override": "{}"}},
+                "distributed",
+                "override belongs to strategy: zero1, zero2, zero3 or fsdp2; ddp has no configuration",
+            ),
+        )
+    ],
+    (
+        RLSpec,
+        RL | {"training": {"gradientCheckpointing": "selective"}},
+        "",
+        "training.gradientCheckpointing: selective belongs to a FineTuneJob; take full",
+    ),
     (
         RLSpec,
         RL | {"training": {"batchSize": 6}, "grpo": {"groupSize": 4}},
@@ -71,7 +137,7 @@ def test_a_broken_rule_says_where_and_what(kind: type[Model], data: dict[str, An
 
 
 def test_every_rule_is_broken_above() -> None:
-    modules = (filter_module, finetune, inputs, rl, training, upload)
+    modules = (filter_module, adapter, distributed, examples, finetune, inputs, preference, rl, training, upload)
     models = {
         value
         for module in modules

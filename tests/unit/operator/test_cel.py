@@ -11,11 +11,16 @@ import posttrain_operator.api
 import pytest
 from celpy import celtypes
 from hypothesis import given, settings
+from posttrain_contract.adapter import Adapter
 from posttrain_contract.base import Model, Rule, problems
+from posttrain_contract.distributed import Distributed
+from posttrain_contract.examples import ExampleDataset
 from posttrain_contract.filter import ByLabel
-from posttrain_contract.finetune import FineTuneSpec
-from posttrain_contract.inputs import ExampleDataset, Input, TaskDataset
+from posttrain_contract.finetune import FineTuneSpec, FineTuneTraining
+from posttrain_contract.inputs import Input, TaskDataset
+from posttrain_contract.preference import Dpo
 from posttrain_contract.rl import RLSpec, Rollout
+from posttrain_contract.training import Training
 from posttrain_contract.upload import UploadSpec
 from posttrain_operator.api.crd import crd
 from posttrain_operator.api.resources import KINDS, NAME_RULE, Kind
@@ -88,6 +93,9 @@ def in_cel(model: type[Model], rule: Rule, raw: Json) -> bool:
 
 PVC = {"uri": "pvc://data/train"}
 FINETUNE: Json = {"model": PVC, "dataset": PVC}
+DPO: Json = {"method": "dpo", "model": PVC, "dataset": {**PVC, "format": "preference"}}
+TWO = {"processesPerNode": 2}
+SELECTIVE = {"gradientCheckpointing": "selective"}
 RL: Json = {"model": PVC, "dataset": PVC, "rewards": [{"name": "exact-match"}]}
 UPLOAD: Json = {"source": PVC, "repository": {"id": "acme/model"}}
 
@@ -101,9 +109,64 @@ INPUT_TABLE: dict[str, tuple[list[Json], list[Json]]] = {
     ),
 }
 
+TRAINING_TABLE: dict[str, tuple[list[Json], list[Json]]] = {
+    "minLearningRateRatio belongs to scheduler: cosine": (
+        [{}, {"minLearningRateRatio": 0.1}, {"minLearningRateRatio": 0, "scheduler": "linear"}],
+        [{"minLearningRateRatio": 0.1, "scheduler": "linear"}],
+    ),
+    "set warmupSteps or warmupRatio, not both": (
+        [{}, {"warmupSteps": 3}, {"warmupRatio": 0.03}, {"warmupRatio": 0.03, "warmupSteps": 0}],
+        [{"warmupRatio": 0.03, "warmupSteps": 3}],
+    ),
+}
+
 TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
     Input: INPUT_TABLE,
-    ExampleDataset: INPUT_TABLE,
+    ExampleDataset: {
+        **INPUT_TABLE,
+        ExampleDataset.rules[0].message: (
+            [
+                PVC,
+                {**PVC, "columns": {}},
+                {**PVC, "columns": {"prompt": "question", "completion": "answer"}},
+                {**PVC, "format": "preference", "columns": {"prompt": "question", "chosen": "good", "rejected": "bad"}},
+            ],
+            [
+                {**PVC, "columns": {"chosen": "good"}},
+                {**PVC, "format": "prompt-completion", "columns": {"rejected": "bad"}},
+                {**PVC, "format": "preference", "columns": {"completion": "answer"}},
+            ],
+        ),
+    },
+    Training: TRAINING_TABLE,
+    FineTuneTraining: TRAINING_TABLE,
+    Adapter: {
+        Adapter.rules[0].message: (
+            [{}, {"lora": {}}, {"initial": PVC}, {"initial": PVC, "quantization": "nf4"}],
+            [{"lora": {}, "initial": PVC}],
+        ),
+    },
+    Dpo: {
+        "labelSmoothing belongs to loss: sigmoid or robust": (
+            [
+                {},
+                {"labelSmoothing": 0.1},
+                {"labelSmoothing": 0.1, "loss": "robust"},
+                {"labelSmoothing": 0, "loss": "ipo"},
+            ],
+            [{"labelSmoothing": 0.1, "loss": "ipo"}],
+        ),
+    },
+    Distributed: {
+        Distributed.rules[0].message: (
+            [{}, {"strategy": "ddp"}, {**TWO, "strategy": "zero1", "override": "{}"}],
+            [{"override": "{}"}, {"strategy": "ddp", "override": "{}"}],
+        ),
+        Distributed.rules[1].message: (
+            [{}, {"strategy": "ddp"}, {**TWO, "strategy": "zero3"}, {"nodes": 2, "strategy": "fsdp2"}],
+            [{"strategy": "zero1"}, {"nodes": 1, "strategy": "fsdp2"}],
+        ),
+    },
     TaskDataset: INPUT_TABLE,
     EnvVar: {
         "run.env is no place for secrets, which everybody can read there; put them into run.secrets": (
@@ -134,6 +197,41 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
             ],
             [{**FINETUNE, "export": {"merge": False}}],
         ),
+        "method: dpo and dataset.format: preference go together": (
+            [FINETUNE, {**FINETUNE, "method": "sft"}, DPO],
+            [{**DPO, "method": "sft"}, {**FINETUNE, "method": "dpo"}],
+        ),
+        "dpo belongs to method: dpo": (
+            [FINETUNE, DPO, {**DPO, "dpo": {}}],
+            [{**FINETUNE, "dpo": {}}, {**FINETUNE, "method": "sft", "dpo": {"beta": 0.5}}],
+        ),
+        "training.packing belongs to method: sft; pairs are not packed": (
+            [{**FINETUNE, "training": {"packing": True}}, {**DPO, "training": {"packing": False}}],
+            [{**DPO, "training": {"packing": True}}],
+        ),
+        FineTuneSpec.rules[4].message: (
+            [
+                {**FINETUNE, "training": SELECTIVE},
+                {**FINETUNE, "training": SELECTIVE, "adapter": {}, "distributed": {**TWO, "strategy": "zero2"}},
+                {**FINETUNE, "training": SELECTIVE, "distributed": {**TWO, "strategy": "zero3"}},
+                {**DPO, "training": {"gradientCheckpointing": "full"}},
+            ],
+            [
+                {**DPO, "training": SELECTIVE},
+                {**FINETUNE, "training": SELECTIVE, "adapter": {}, "distributed": {**TWO, "strategy": "zero3"}},
+            ],
+        ),
+        FineTuneSpec.rules[5].message: (
+            [
+                {**FINETUNE, "adapter": {"quantization": "nf4"}},
+                {**FINETUNE, "adapter": {"quantization": "nf4"}, "distributed": {**TWO, "strategy": "zero2"}},
+                {**FINETUNE, "adapter": {}, "distributed": {**TWO, "strategy": "fsdp2"}},
+            ],
+            [
+                {**FINETUNE, "adapter": {"quantization": "int8"}, "distributed": {**TWO, "strategy": "zero3"}},
+                {**FINETUNE, "adapter": {"quantization": "nf4"}, "distributed": {**TWO, "strategy": "fsdp2"}},
+            ],
+        ),
     },
     Rollout: {
         "sampling.maxNewTokens must be below maxModelLength, which counts the prompt too": (
@@ -158,6 +256,10 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
                 {**RL, "grpo": {"groupSize": 16}},
                 {**RL, "training": {"batchSize": 3, "gradientAccumulation": 3}, "grpo": {"groupSize": 6}},
             ],
+        ),
+        RLSpec.rules[1].message: (
+            [{**RL, "training": {"gradientCheckpointing": "full"}}],
+            [{**RL, "training": SELECTIVE}],
         ),
     },
     UploadSpec: {

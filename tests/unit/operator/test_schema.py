@@ -265,7 +265,7 @@ BAD: list[tuple[str, Json]] = [
     ("FilterJob", {**FILTER, "byLabel": {"column": "p", "max": "1"}}),
     ("FilterJob", {**FILTER, "columns": {"prompt": 1}}),
     ("FilterJob", {**FILTER, "columns": {f"c{i}": "x" for i in range(65)}}),
-    ("FineTuneJob", {**FINETUNE, "method": "dpo"}),
+    ("FineTuneJob", {**FINETUNE, "method": "rlhf"}),
     ("FineTuneJob", {**FINETUNE, "training": {"epochs": 0}}),
     ("FineTuneJob", {**FINETUNE, "training": {"learningRate": 1.1}}),
     ("FineTuneJob", {**FINETUNE, "training": {"precision": "fp16"}}),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.training import Training
 from posttrain_runtime.errors import StageError
 from posttrain_training.folders import check_model_folder
 from posttrain_training.models import load_model, load_tokenizer
@@ -37,7 +38,7 @@ def test_a_whole_folder_loads_in_the_precision_asked_for(whole: Path) -> None:
     check_model_folder(whole)
     assert load_tokenizer(whole).chat_template is not None
     for precision, dtype in (("fp32", "torch.float32"), ("bf16", "torch.bfloat16")):
-        model = load_model(whole, precision=precision)  # type: ignore[arg-type] # a table of both values
+        model = load_model(whole, Training.parse({"precision": precision}))
         assert {str(parameter.dtype) for parameter in model.parameters()} == {dtype}
 
 
@@ -70,7 +71,7 @@ def test_a_tokenizer_without_chat_template_is_an_error(folder: Path) -> None:
 def test_damaged_weights_are_an_error(folder: Path) -> None:
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate(1000)
-    error = refusal(lambda: load_model(folder, precision="fp32"))
+    error = refusal(lambda: load_model(folder, Training()))
     assert error.reason == "ModelBroken"
     assert "copy the folder anew" in error.message
 
@@ -80,3 +81,11 @@ def test_a_damaged_tokenizer_is_an_error(folder: Path) -> None:
     error = refusal(lambda: load_tokenizer(folder))
     assert error.reason == "TokenizerBroken"
     assert "tokenizer.save_pretrained" in error.message
+
+
+def test_an_attention_that_is_not_installed_is_an_error_that_names_one_that_is(whole: Path) -> None:
+    with pytest.raises(StageError) as caught:
+        load_model(whole, Training.parse({"attention": "flash_attention_2"}))
+    assert (caught.value.code, caught.value.reason) == (ExitCode.MODEL, "AttentionUnavailable")
+    assert caught.value.message.startswith("spec.training.attention: flash_attention_2 cannot be used here")
+    assert "take sdpa" in caught.value.message

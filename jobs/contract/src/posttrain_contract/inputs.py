@@ -53,27 +53,11 @@ class Input(Model):
     )
 
 
-class ExampleColumns(Model):
-    """The columns of a dataset of demonstrations."""
-
-    prompt: Column = Field(default="prompt", description="Column of text that the model is given.")
-    completion: Column = Field(default="completion", description="Column of text that the model learns to answer.")
-
-
 class TaskColumns(Model):
     """The columns of a dataset of tasks with a checkable answer."""
 
     prompt: Column = Field(default="prompt", description="Column of text that the model is given.")
     answer: Column = Field(default="answer", description="Column with the gold answer, compared with the model's.")
-
-
-class ExampleDataset(Input):
-    """Demonstrations to learn from."""
-
-    columns: ExampleColumns = Field(default=ExampleColumns(), description="Which columns to read.")
-    samples: int | None = Field(
-        default=None, ge=1, le=1_000_000_000, description="Read only the first so many rows; absent: all."
-    )
 
 
 class TaskDataset(Input):

@@ -76,7 +76,15 @@ class RLSpec(Model):
     checkpoints: Checkpoints = Field(default=Checkpoints(), description="Saving of training state.")
     evaluation: Evaluation | None = Field(default=None, description="Evaluation by generation; absent: none.")
 
-    rules: ClassVar[tuple[Rule, ...]] = (BATCH_OF_GROUPS,)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        BATCH_OF_GROUPS,
+        Rule(
+            cel="!has(self.training) || !has(self.training.gradientCheckpointing)"
+            " || self.training.gradientCheckpointing != 'selective'",
+            check=lambda self: self.training.gradient_checkpointing != "selective",
+            message="training.gradientCheckpointing: selective belongs to a FineTuneJob; take full",
+        ),
+    )
 
     needs: ClassVar[Mapping[str, ArtifactType]] = {"model": "model", "dataset": "dataset", EVALUATION_INPUT: "dataset"}
     """The type that an artifact must have to be this input; an input that is not here takes any."""

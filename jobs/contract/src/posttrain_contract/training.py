@@ -1,6 +1,6 @@
 """What the two training stages (fine-tuning and reinforcement learning) are told alike."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,8 +11,14 @@ EVALUATION_INPUT = "evaluation.generate.dataset"
 """Name of the held-out tasks among the inputs of a run."""
 
 
+Optimizer = Literal["adamw_torch_fused", "adamw_torch", "adamw_bnb_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
+"""Optimizers by the names that transformers gives them."""
+Attention = Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"]
+"""Attention implementations by the names that transformers gives them."""
+
+
 class Training(Model):
-    """The optimization: how long, how fast, how much at once. AdamW, decoupled weight decay 0."""
+    """The optimization: how long, how fast, how much at once."""
 
     epochs: float = Field(default=1.0, gt=0, le=1000, description="Passes over the dataset, unless maxSteps is set.")
     max_steps: int | None = Field(
@@ -23,57 +29,49 @@ class Training(Model):
         default=1, ge=1, le=65_536, description="Forward passes whose gradients make one optimizer step."
     )
     learning_rate: float = Field(default=2e-5, gt=0, le=1, description="Peak learning rate.")
-    scheduler: Literal["constant", "linear", "cosine"] = Field(
-        default="cosine", description="Learning rate after the warm-up; linear and cosine end at 0."
+    scheduler: Literal["constant", "linear", "cosine", "inverse_sqrt"] = Field(
+        default="cosine",
+        description="Learning rate after the warm-up; linear ends at 0, cosine at minLearningRateRatio of the peak.",
+    )
+    min_learning_rate_ratio: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the peak at which cosine ends."
     )
     warmup_steps: int = Field(default=0, ge=0, le=1_000_000, description="Steps of linear rise to the learning rate.")
+    warmup_ratio: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="The same as a share of all steps, such as 0.03; absent: warmupSteps counts.",
+    )
+    optimizer: Optimizer = Field(
+        default="adamw_torch_fused",
+        description="The 8-bit ones keep their moments in 8 bits; paged: in CPU memory when the GPU's is short.",
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=10, description="Decoupled weight decay.")
     max_gradient_norm: float = Field(default=1.0, gt=0, le=1e6, description="Gradients are clipped to this 2-norm.")
     precision: Literal["fp32", "bf16"] = Field(default="bf16", description="Number format of weights and computation.")
+    attention: Attention = Field(
+        default="sdpa", description="Attention implementation; the flash ones want a GPU and an image that has them."
+    )
+    gradient_checkpointing: Literal["off", "selective", "full"] = Field(
+        default="off",
+        description="full: activations are computed again in the backward pass, which saves memory and costs a third "
+        "of the speed; selective (SFT): all but those of attention.",
+    )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of shuffling, dropout and sampling.")
 
-
-class SftTraining(Training):
-    """The optimization of supervised fine-tuning."""
-
-    max_length: int = Field(default=1024, ge=8, le=1_048_576, description="Tokens of one row; longer rows are cut.")
-
-
-class Lora(Model):
-    """Low-rank adaptation: the base model is frozen, small matrices beside its linear layers are trained."""
-
-    rank: int = Field(default=16, ge=1, le=1024, description="Rank of the added matrices.")
-    alpha: int = Field(default=32, ge=1, le=4096, description="Scale: the added product is multiplied by alpha/rank.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the added matrices.")
-    target_modules: str = Field(
-        default="all-linear",
-        min_length=1,
-        max_length=512,
-        description="all-linear, or the module names to adapt, separated by commas.",
-    )
-
-
-class Adapter(Model):
-    """Train an adapter instead of all weights."""
-
-    lora: Lora = Field(default=Lora(), description="Low-rank adaptation.")
-
-
-class Export(Model):
-    """What the artifact holds."""
-
-    merge: bool = Field(
-        default=True,
-        description="With an adapter: publish the whole model with the adapter merged in; false publishes the adapter "
-        "alone.",
-    )
-
-
-class Distributed(Model):
-    """Data-parallel training over processes and nodes (DDP)."""
-
-    nodes: int = Field(default=1, ge=1, le=1024, description="Pods, one a node.")
-    processes_per_node: int = Field(
-        default=1, ge=1, le=64, description="Training processes a pod; with GPUs one for each GPU."
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.minLearningRateRatio) || self.minLearningRateRatio == 0.0"
+            " || !has(self.scheduler) || self.scheduler == 'cosine'",
+            check=lambda self: self.min_learning_rate_ratio == 0 or self.scheduler == "cosine",
+            message="minLearningRateRatio belongs to scheduler: cosine",
+        ),
+        Rule(
+            cel="!has(self.warmupRatio) || !has(self.warmupSteps) || self.warmupSteps == 0",
+            check=lambda self: self.warmup_ratio is None or self.warmup_steps == 0,
+            message="set warmupSteps or warmupRatio, not both",
+        ),
     )
 
 

@@ -3,18 +3,48 @@
 from pathlib import Path
 from typing import Any
 
+from posttrain_contract.adapter import Lora
 from posttrain_contract.finetune import FineTuneSpec
-from posttrain_contract.training import Lora
+from posttrain_contract.preference import Dpo
 from posttrain_training.arguments import trainer_arguments
+
+from posttrain_finetune.sharding import sharding_arguments
 
 
 def sft_arguments(spec: FineTuneSpec, *, output: Path, on_cpu: bool) -> dict[str, Any]:
     """Keyword arguments of ``trl.SFTConfig``; ``output`` is the checkpoint folder."""
     return {
-        **trainer_arguments(spec.training, spec.checkpoints, output=output, on_cpu=on_cpu),
+        **_arguments(spec, output=output, on_cpu=on_cpu),
         "max_length": spec.training.max_length,
         "completion_only_loss": True,
-        "packing": False,
+        "packing": spec.training.packing,
+    }
+
+
+def dpo_arguments(spec: FineTuneSpec, *, output: Path, on_cpu: bool) -> dict[str, Any]:
+    """Keyword arguments of ``trl.DPOConfig``; ``output`` is the checkpoint folder.
+
+    No second model is loaded: with an adapter the model without it is the reference, else the reference's
+    log-probabilities are computed before the first step.
+    """
+    dpo = spec.dpo or Dpo()
+    return {
+        **_arguments(spec, output=output, on_cpu=on_cpu),
+        "max_length": spec.training.max_length,
+        "beta": dpo.beta,
+        "loss_type": [dpo.loss],
+        "label_smoothing": dpo.label_smoothing,
+        "precompute_ref_log_probs": spec.adapter is None,
+    }
+
+
+def _arguments(spec: FineTuneSpec, *, output: Path, on_cpu: bool) -> dict[str, Any]:
+    selective = spec.training.gradient_checkpointing == "selective"
+    return {
+        **trainer_arguments(spec.training, spec.checkpoints, output=output, on_cpu=on_cpu),
+        "activation_checkpointing_kwargs": {"selective": True} if selective else None,
+        "neftune_noise_alpha": spec.training.neftune_alpha,
+        **sharding_arguments(spec.distributed, on_cpu=on_cpu),
     }
 
 
@@ -26,5 +56,7 @@ def lora_arguments(lora: Lora) -> dict[str, Any]:
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
+        "use_rslora": lora.rs_lora,
+        "use_dora": lora.dora,
         "target_modules": "all-linear" if modules == ["all-linear"] else modules,
     }

@@ -9,16 +9,19 @@ from posttrain_runtime.ranks import RankOutcome, run_rank
 
 def work(context: StageContext[FineTuneStage]) -> RankOutcome:
     """Runs one rank to its end; data and model folder are looked at before the libraries are loaded."""
-    from posttrain_training.folders import check_model_folder  # noqa: PLC0415 - after the configuration was read
+    from posttrain_training.folders import check_model_folder  # noqa: PLC0415
     from posttrain_training.rows import read_rows  # noqa: PLC0415
+
+    from posttrain_finetune.sharding import check_override  # noqa: PLC0415 - after the configuration was read
 
     spec = context.config.spec
     context.progress.update("loading data")
+    check_override(spec.distributed)
     check_model_folder(context.input_path("model"))
     rows = read_rows(
         context.input_path("dataset"),
         field="spec.dataset",
-        columns=spec.dataset.columns.model_dump(),
+        columns=spec.dataset.column_names(),
         limit=spec.dataset.samples,
     )
     context.progress.update("loading libraries")

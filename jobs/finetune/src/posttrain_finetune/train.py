@@ -1,12 +1,9 @@
-"""Supervised fine-tuning of all weights or of an adapter, with TRL."""
+"""Fine-tuning of all weights or of an adapter, with TRL."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
-import datasets
-from peft import LoraConfig
 from posttrain_contract import layout
+from posttrain_contract.adapter import ADAPTER_INPUT
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.stage import FineTuneStage
 from posttrain_runtime.context import StageContext
@@ -16,44 +13,40 @@ from posttrain_training import gang
 from posttrain_training.models import load_model, load_tokenizer, quiet
 from posttrain_training.rows import Row
 from posttrain_training.session import Session
-from trl import SFTConfig, SFTTrainer
 
-from posttrain_finetune.arguments import lora_arguments, sft_arguments
-
-_FIGURES = {"mean_token_accuracy": "tokenAccuracy", "num_tokens": "tokens"}
+from posttrain_finetune.adapters import exported, new_adapter, with_initial
+from posttrain_finetune.methods import METHODS, Method
 
 
 @gang.losing_peers()
 def train(context: StageContext[FineTuneStage], rows: list[Row]) -> RankOutcome:
-    """Runs one rank of the fine-tuning on ``rows`` (prompt, completion) to its end.
+    """Runs one rank of the fine-tuning on ``rows``, with the columns of their format, to its end.
 
     Raises ``StageError`` and ``Preempted``.
     """
     quiet()
     spec = context.config.spec
+    method = METHODS[spec.method]
     context.progress.update("loading model")
     tokenizer = load_tokenizer(context.input_path("model"))
-    arguments = SFTConfig(
-        **sft_arguments(spec, output=context.folder / layout.CHECKPOINTS, on_cpu=context.config.run.gpus == 0)
-    )
+    arguments = method.arguments(spec, output=context.folder / layout.CHECKPOINTS, on_cpu=context.config.run.gpus == 0)
     session = Session(context, device=arguments.device, tokenizer=tokenizer)
-    trainer = TRAINERS[spec.method](context, arguments, tokenizer, rows)
-    step = session.run(trainer, figures=_FIGURES)
-    model = _exported(trainer.model, context)
-    return session.finish(model, step=step, metrics=session.metrics(step=step))
+    trainer = _trainer(context, method, arguments, tokenizer=tokenizer, rows=rows)
+    step = session.run(trainer, figures=method.figures)
+    return session.finish(exported(trainer.model, context), step=step, metrics=session.metrics(step=step))
 
 
-def _sft_trainer(
-    context: StageContext[FineTuneStage], arguments: SFTConfig, tokenizer: Any, rows: list[Row]
-) -> SFTTrainer:
+def _trainer(
+    context: StageContext[FineTuneStage], method: Method, arguments: Any, *, tokenizer: Any, rows: list[Row]
+) -> Any:
     spec = context.config.spec
     try:
-        return SFTTrainer(
-            model=load_model(context.input_path("model"), precision=spec.training.precision),
+        return method.trainer(
+            model=_model(context, device=arguments.device),
             args=arguments,
-            train_dataset=datasets.Dataset.from_list([_conversation(row) for row in rows]),
+            train_dataset=method.dataset(rows),
             processing_class=tokenizer,
-            peft_config=None if spec.adapter is None else LoraConfig(**lora_arguments(spec.adapter.lora)),
+            peft_config=new_adapter(spec.adapter),
         )
     except ValueError as error:
         if spec.adapter is not None and "target modules" in str(error).lower():
@@ -62,23 +55,11 @@ def _sft_trainer(
         raise
 
 
-TRAINERS: Mapping[str, Callable[..., SFTTrainer]] = MappingProxyType({"sft": _sft_trainer})
-"""What makes the trainer of each ``spec.method``, with the arguments of ``_sft_trainer``."""
-
-
-def _conversation(row: Row) -> dict[str, list[dict[str, str]]]:
-    return {
-        "prompt": [{"role": "user", "content": row["prompt"]}],
-        "completion": [{"role": "assistant", "content": row["completion"]}],
-    }
-
-
-def _exported(model: Any, context: StageContext[FineTuneStage]) -> Any:
-    """The model that the artifact holds: whole, or the adapter that names its base by where it was read."""
-    if context.config.spec.adapter is None:
+def _model(context: StageContext[FineTuneStage], *, device: Any) -> Any:
+    """The model to train; with an adapter to go on from, that is on it already."""
+    spec = context.config.spec
+    quantization = spec.adapter.quantization if spec.adapter is not None else None
+    model = load_model(context.input_path("model"), spec.training, quantization=quantization, device=device)
+    if spec.adapter is None or spec.adapter.initial is None:
         return model
-    if context.config.spec.export.merge:
-        return model.merge_and_unload()
-    for settings in model.peft_config.values():
-        settings.base_model_name_or_path = context.input("model").uri
-    return model
+    return with_initial(model, context.input_path(ADAPTER_INPUT))

@@ -50,7 +50,7 @@ def train(context: StageContext[RLStage], tasks: list[Task]) -> RankOutcome:
         **grpo_arguments(spec, output=context.folder / layout.CHECKPOINTS, on_cpu=context.config.run.gpus == 0)
     )
     session = Session(context, device=arguments.device, tokenizer=tokenizer)
-    model = load_model(context.input_path("model"), precision=spec.training.precision)
+    model = load_model(context.input_path("model"), spec.training)
     client = _connect(context)
     trainer = TRAINERS[spec.algorithm](context, arguments, client, model=model, tokenizer=tokenizer, rows=rows)
     step = session.run(trainer, figures=_FIGURES, extra=lambda: {"weightVersion": client.version})

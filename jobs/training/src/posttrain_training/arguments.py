@@ -8,7 +8,12 @@ from typing import Any
 from posttrain_contract.training import Checkpoints, Training
 
 SCHEDULERS: Mapping[str, str] = MappingProxyType(
-    {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+    {
+        "constant": "constant_with_warmup",
+        "linear": "linear",
+        "cosine": "cosine_with_min_lr",
+        "inverse_sqrt": "inverse_sqrt",
+    }
 )
 
 
@@ -26,9 +31,14 @@ def trainer_arguments(training: Training, checkpoints: Checkpoints, *, output: P
         "gradient_accumulation_steps": training.gradient_accumulation,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": SCHEDULERS[training.scheduler],
-        "warmup_steps": training.warmup_steps,
+        "lr_scheduler_kwargs": {"min_lr_rate": training.min_learning_rate_ratio}
+        if training.scheduler == "cosine"
+        else {},
+        # One argument for both: below 1 it is a share of all steps.
+        "warmup_steps": training.warmup_ratio or training.warmup_steps,
+        "optim": training.optimizer,
         "max_grad_norm": training.max_gradient_norm,
-        "weight_decay": 0.0,
+        "weight_decay": training.weight_decay,
         "bf16": training.precision == "bf16",
         "seed": training.seed,
         "use_cpu": on_cpu,
@@ -37,7 +47,7 @@ def trainer_arguments(training: Training, checkpoints: Checkpoints, *, output: P
         "save_total_limit": None,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "activation_checkpointing": False,
+        "activation_checkpointing": training.gradient_checkpointing != "off",
         "gradient_checkpointing": None,  # the older name, which TRL sets
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": not on_cpu,

@@ -6,11 +6,15 @@ from typing import Any, Literal
 
 import datasets
 import torch
+from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.training import Training
+from posttrain_runtime.errors import StageError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from posttrain_training.folders import model_error
+from posttrain_training.gang import first_line
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -51,18 +55,53 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_model(folder: Path, *, precision: Literal["fp32", "bf16"]) -> Any:
-    """A causal language model with its weights in ``precision``, on the CPU. Raises ``StageError`` (MODEL)."""
+def load_model(
+    folder: Path, training: Training, *, quantization: Literal["nf4", "int8"] | None = None, device: Any = "cpu"
+) -> Any:
+    """A causal language model with its weights in the precision, and the attention, of ``training``, on the CPU.
+
+    Quantized weights are on ``device``, where they are made. Raises ``StageError`` (MODEL).
+    """
+    dtype = _DTYPES[training.precision]
+    # Weights that are quantized on the way in have to be where they will stay.
+    quantized = (
+        {}
+        if quantization is None
+        else {"quantization_config": _quantization(quantization, dtype), "device_map": {"": device}}
+    )
     try:
         return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=_DTYPES[precision], use_safetensors=True, trust_remote_code=False
+            folder,
+            dtype=dtype,
+            attn_implementation=training.attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **quantized,
         )
+    except ImportError as error:
+        raise StageError(
+            ExitCode.MODEL,
+            "AttentionUnavailable",
+            f"spec.training.attention: {training.attention} cannot be used here ({first_line(error)}); take sdpa, or "
+            "an image that has it",
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise model_error(
             "ModelBroken",
             f"the model in {folder.name} cannot be loaded ({error}); copy the folder anew, or save the model into it "
             "with a transformers release that this one can read (model.save_pretrained)",
         ) from error
+
+
+def _quantization(name: Literal["nf4", "int8"], dtype: torch.dtype) -> BitsAndBytesConfig:
+    if name == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def count_parameters(model: Any) -> int:

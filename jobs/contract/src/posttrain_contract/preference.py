@@ -1,0 +1,35 @@
+"""Learning from pairs of a better and a worse answer."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from posttrain_contract.base import Model, Rule
+
+DpoLoss = Literal["sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down", "sigmoid_norm"]
+"""Losses by the names that TRL gives them."""
+
+
+class Dpo(Model):
+    """Direct preference optimization.
+
+    The reference is the model as it was before; its log-probabilities are computed once, or, with an adapter, by the
+    base model, so no second model is in memory.
+    """
+
+    beta: float = Field(
+        default=0.1, gt=0, le=100, description="How far the model may move from the reference; larger: less far."
+    )
+    loss: DpoLoss = Field(default="sigmoid", description="sigmoid is the loss of the DPO paper.")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=0.5, description="Probability that a pair is the wrong way round; for sigmoid and robust."
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.labelSmoothing) || self.labelSmoothing == 0.0 || !has(self.loss)"
+            " || self.loss in ['sigmoid', 'robust']",
+            check=lambda self: self.label_smoothing == 0 or self.loss in ("sigmoid", "robust"),
+            message="labelSmoothing belongs to loss: sigmoid or robust",
+        ),
+    )
