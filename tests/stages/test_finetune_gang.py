@@ -1,0 +1,55 @@
+"""Fine-tuning by two processes: what is split among them does not change what is learned."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from posttrain_contract import layout
+from posttrain_contract.result import StageResult
+from safetensors.numpy import load_file
+from support.stages import run_stage_process
+from support.tiny import finetune_config, history, mount, run_folder
+
+KIND = "FineTuneJob"
+STEPS = 6
+GANG = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "2"}
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def artifact(root: Path) -> Path:
+    return run_folder(root, KIND) / layout.ARTIFACT
+
+
+def losses(root: Path) -> list[float]:
+    return [figures["loss"] for step, figures in sorted(history(root, KIND).items()) if "loss" in figures]
+
+
+def run(root: Path, inputs: Path, strategy: str, **spec: Any) -> StageResult:
+    config = finetune_config(
+        steps=STEPS,
+        distributed={"processesPerNode": 2, "strategy": strategy, **spec.pop("distributed", {})},
+        checkpoints={"everySteps": 3, "keep": 2},
+        **{"training": {"batchSize": 4}, **spec},
+    )
+    return run_stage_process(config, mount(root, inputs), env=GANG)
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same rows in one process."""
+    root = mount(tmp_path_factory.mktemp("gang") / "alone", tiny_inputs)
+    assert run_stage_process(finetune_config(steps=STEPS), root).outcome == "Succeeded"
+    return root
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2"])
+def test_every_strategy_learns_the_same(alone: Path, tiny_inputs: Path, tmp_path: Path, strategy: str) -> None:
+    result = run(tmp_path / "run", tiny_inputs, strategy)
+    assert result.outcome == "Succeeded", result.message
+    assert losses(tmp_path / "run") == pytest.approx(losses(alone), rel=1e-4)
+    ours, theirs = (load_file(artifact(root) / "model.safetensors") for root in (tmp_path / "run", alone))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-4)
+    assert history(tmp_path / "run", KIND)[STEPS]["exactMatch"] == history(alone, KIND)[STEPS]["exactMatch"]
