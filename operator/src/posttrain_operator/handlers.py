@@ -2,9 +2,11 @@
 
 import asyncio
 import itertools
+import logging
 from typing import Any, Final
 
 import kopf
+from kopf._cogs.clients.errors import APINotFoundError  # it has no public name
 
 from posttrain_operator import labels
 from posttrain_operator.controller import Controller
@@ -15,19 +17,28 @@ from posttrain_operator.watched import CACHED
 
 _LOGIN_PAUSE: Final = 1.0
 """Seconds after credentials were refused in which they are not tried again."""
+_UNINSTALLED_PAUSE: Final = 1.0
+"""Seconds that the API server gets to forget a kind that was uninstalled."""
+_log = logging.getLogger(__name__)
 
 
 async def operate(settings: Settings) -> None:
-    """Runs the operator until it is told to end; begins anew when there is more to watch."""
+    """Runs the operator until it is told to end; begins anew when there is more to watch, or less."""
     while True:
         controller = Controller(settings)
-        await kopf.operator(
-            registry=_registry(controller),
-            standalone=True,
-            clusterwide=not settings.namespaces,
-            namespaces=settings.namespaces,
-            stop_flag=controller.anew,
-        )
+        try:
+            await kopf.operator(
+                registry=_registry(controller),
+                standalone=True,
+                clusterwide=not settings.namespaces,
+                namespaces=settings.namespaces,
+                stop_flag=controller.anew,
+            )
+        except APINotFoundError as error:
+            # A kind that is watched was uninstalled; kopf gives up where it would do to watch the others.
+            _log.warning("a kind is gone from the cluster, so watching begins anew: %s", error)
+            await asyncio.sleep(_UNINSTALLED_PAUSE)
+            continue
         if not controller.anew.is_set():
             return
 

@@ -1,6 +1,7 @@
 """Requests to the API server: one connection pool, a time limit on each, and errors named by what they are."""
 
 import asyncio
+import copy
 import json
 import os
 import time
@@ -13,6 +14,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
 from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kubernetes_config
 
@@ -80,14 +83,17 @@ class Rest:
 
     configuration: kubernetes.Configuration
     may_write: Callable[[], None] = lambda: None
-    """Asked right before each write goes out; raises when it must not."""
+    """Asked before each write, and again when its bytes go out; raises when it must not."""
     clock: ServerClock = field(default_factory=ServerClock)
     """Kept right by every answer."""
     _client: kubernetes.ApiClient = field(init=False)
 
     def __post_init__(self) -> None:
+        # A copy: what is asked before a write differs between those who speak to one API server.
+        self.configuration = copy.copy(self.configuration)
         self.configuration.connection_pool_maxsize = CONNECTIONS
         self.configuration.client_side_validation = False
+        self.configuration.client_session_kwargs = {"request_class": _guarded(self.may_write)}
         self._client = kubernetes.ApiClient(self.configuration)
 
     async def close(self) -> None:
@@ -190,6 +196,25 @@ class Rest:
             return await self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
         except (kubernetes_config.ConfigException, OSError) as error:
             raise ApiUnavailable(f"there are no credentials: {error}") from error
+
+
+def _guarded(may_write: Callable[[], None]) -> type[aiohttp.ClientRequest]:
+    """A request that asks once more when it has its connection: a process may have been stopped on the way there."""
+
+    class GuardedRequest(aiohttp.ClientRequest):
+        async def write_bytes(
+            self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+        ) -> None:
+            if self.method != "GET":
+                try:
+                    may_write()
+                except ApiUnavailable:
+                    # Whoever waits for the answer learns that the connection is lost, and asks before it tries again.
+                    conn.close()
+                    return
+            await super().write_bytes(writer, conn, content_length)
+
+    return GuardedRequest
 
 
 _LIMIT: Final = aiohttp.ClientTimeout(total=TIMEOUT)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -200,7 +200,8 @@ def test_the_right_to_write_is_asked_for_right_before_each_write_and_for_no_read
         await client.delete("/x", uid="7")
 
     asked(handler, work, may_write=lambda: order.append("may I"))
-    writes = [step for verb in ("POST", "PATCH", "PUT", "DELETE") for step in ("credentials", "may I", verb)]
+    steps = ("credentials", "may I", "may I")
+    writes = [step for verb in ("POST", "PATCH", "PUT", "DELETE") for step in (*steps, verb)]
     assert order == ["credentials", "GET", *writes]
 
 
@@ -222,6 +223,28 @@ def test_who_may_not_write_sends_nothing_and_may_read() -> None:
 
     asked(handler, work, may_write=may_write)
     assert methods == ["GET"]
+
+
+@pytest.mark.parametrize("write", [lambda client: client.post("/x", {}), lambda client: client.delete("/x", uid="7")])
+def test_whoever_loses_the_right_on_the_way_to_the_api_server_sends_nothing(
+    write: Callable[[Rest], Awaitable[Any]],
+) -> None:
+    methods: list[str] = []
+    asked_times = 0
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        methods.append(request.method)
+        return web.json_response(OBJECT)
+
+    def may_write() -> None:
+        nonlocal asked_times
+        asked_times += 1
+        if asked_times > 1:
+            raise ApiUnavailable("no longer")
+
+    with pytest.raises(ApiUnavailable, match="no longer"):
+        asked(handler, write, may_write=may_write)
+    assert methods == []
 
 
 # What an answer means.
