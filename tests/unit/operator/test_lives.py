@@ -67,6 +67,16 @@ class TestChildrenThatAreNotThere:
         assert scene.outcomes == ["Failed", None]
         assert scene.cluster.refreshes == 1
 
+    def test_a_preemption_goes_on_although_the_retries_were_lowered_below_what_was_used(self) -> None:
+        scene = started()
+        for code in (ExitCode.STORAGE, ExitCode.STORAGE):
+            scene.end_workers(code, failure(code))
+            retried(scene)
+        edit(scene, retries=1)
+        scene.end_workers(ExitCode.PREEMPTED, failure(ExitCode.PREEMPTED))
+        retried(scene)
+        assert scene.outcomes == ["Failed", "Failed", "Preempted", None]
+
     def test_an_attempt_is_closed_as_suspended_once_the_cluster_was_asked_again(self) -> None:
         scene = started()
         edit(scene, suspend=True)

@@ -176,7 +176,8 @@ def _after(
     if end.outcome == "Succeeded" and end.result is not None:
         state = State("Succeeded", Reason.SUCCEEDED, "the artifact is published and verified")
         return Plan(state, delete=delete, attempts=history, metrics=end.result.metrics, artifact=end.result.artifact)
-    used_up = life.failures(history) > resource.run.retries
+    # What costs no retry ends no job either, also when the user has lowered the retries below what was used.
+    used_up = end.outcome == "Failed" and life.failures(history) > resource.run.retries
     if not end.retriable or used_up:
         number = history[-1].number
         attempts = f" (after {number} attempts)" if number > 1 else ""
