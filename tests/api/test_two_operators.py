@@ -18,6 +18,8 @@ pytestmark = pytest.mark.timeout(300)
 
 FIRST, SECOND = ONE_OF_EACH[:2], ONE_OF_EACH[2:]
 TAKE_OVERS = 20
+AT_ONCE = 1.0
+"""Seconds in which what was on its way comes out of a process that goes on."""
 
 
 @contextmanager
@@ -83,8 +85,13 @@ def test_many_take_overs_at_random_moments(server: Server, tmp_path: Path, stop:
             getattr(holder.operator, stop)()
             run.submit(*after)
             taken_over = pair.wait_taken_over(successor, since)
+            returned = time.monotonic()
             getattr(holder.operator, back)()
             holder.operator.wait_ready()
             holder.wait_standing_by()
-            assert holder.wrote(taken_over) == []
+            late = holder.wrote(taken_over)
+            # Nobody can take back bytes that were half on their way when the process was stopped; names and resource
+            # versions see to it that such a request doubles nothing.
+            assert len(late) <= 1, late
+            assert all(write.at - returned < AT_ONCE for write in late), late
         check(pair, expected)

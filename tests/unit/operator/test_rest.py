@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -227,7 +227,7 @@ def test_who_may_not_write_sends_nothing_and_may_read() -> None:
 
 @pytest.mark.parametrize("write", [lambda client: client.post("/x", {}), lambda client: client.delete("/x", uid="7")])
 def test_whoever_loses_the_right_on_the_way_to_the_api_server_sends_nothing(
-    write: Callable[[Rest], Awaitable[Any]],
+    write: Callable[[Rest], Coroutine[Any, Any, Any]],
 ) -> None:
     methods: list[str] = []
     asked_times = 0
