@@ -78,6 +78,11 @@ BROKEN: list[tuple[type[Model], dict[str, Any], str, str]] = [
                 ExampleDataset.rules[0].message,
             ),
             (
+                {"dataset": URI | {"format": "text", "template": "alpaca"}},
+                "dataset",
+                "template has no use with format: text, which is taken as it is",
+            ),
+            (
                 {"adapter": {"lora": {}, "initial": URI}},
                 "adapter",
                 "set lora for a new adapter or initial to go on from one, not both; an adapter keeps its shape",

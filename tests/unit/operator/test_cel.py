@@ -128,14 +128,26 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
             [
                 PVC,
                 {**PVC, "columns": {}},
-                {**PVC, "columns": {"prompt": "question", "completion": "answer"}},
+                {**PVC, "columns": {"prompt": "question", "completion": "answer", "system": "s"}},
+                {**PVC, "format": "sharegpt", "columns": {"messages": "turns"}},
                 {**PVC, "format": "preference", "columns": {"prompt": "question", "chosen": "good", "rejected": "bad"}},
             ],
             [
                 {**PVC, "columns": {"chosen": "good"}},
                 {**PVC, "format": "prompt-completion", "columns": {"rejected": "bad"}},
                 {**PVC, "format": "preference", "columns": {"completion": "answer"}},
+                {**PVC, "format": "text", "columns": {"system": "s"}},
+                {**PVC, "format": "messages", "columns": {"prompt": "p"}},
             ],
+        ),
+        ExampleDataset.rules[1].message: (
+            [
+                PVC,
+                {**PVC, "format": "text"},
+                {**PVC, "template": "chatml"},
+                {**PVC, "format": "text", "template": "model"},
+            ],
+            [{**PVC, "format": "text", "template": "chatml"}],
         ),
     },
     Training: TRAINING_TABLE,

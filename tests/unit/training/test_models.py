@@ -9,7 +9,8 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.training import Training
 from posttrain_runtime.errors import StageError
 from posttrain_training.folders import check_model_folder
-from posttrain_training.models import load_model, load_tokenizer
+from posttrain_training.models import load_model
+from posttrain_training.tokenizers import load_tokenizer
 from support.tiny import make_tiny_inputs
 
 

@@ -15,9 +15,10 @@ def sft_arguments(spec: FineTuneSpec, *, output: Path, on_cpu: bool) -> dict[str
     """Keyword arguments of ``trl.SFTConfig``; ``output`` is the checkpoint folder."""
     return {
         **_arguments(spec, output=output, on_cpu=on_cpu),
-        "max_length": spec.training.max_length,
-        "completion_only_loss": True,
-        "packing": spec.training.packing,
+        # The rows come with tokens and labels, cut and packed; packed ones are kept apart by their positions.
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "max_length": None,
+        "padding_free": spec.training.packing,
     }
 
 

@@ -8,22 +8,16 @@ from posttrain_runtime.ranks import RankOutcome, run_rank
 
 
 def work(context: StageContext[FineTuneStage]) -> RankOutcome:
-    """Runs one rank to its end; data and model folder are looked at before the libraries are loaded."""
-    from posttrain_training.folders import check_model_folder  # noqa: PLC0415
-    from posttrain_training.rows import read_rows  # noqa: PLC0415
+    """Runs one rank to its end; the model folder is looked at and data is prepared before the libraries are loaded."""
+    from posttrain_training.folders import check_model_folder  # noqa: PLC0415 - after the configuration was read
 
-    from posttrain_finetune.sharding import check_override  # noqa: PLC0415 - after the configuration was read
+    from posttrain_finetune.sharding import check_override  # noqa: PLC0415
 
-    spec = context.config.spec
-    context.progress.update("loading data")
-    check_override(spec.distributed)
+    check_override(context.config.spec.distributed)
     check_model_folder(context.input_path("model"))
-    rows = read_rows(
-        context.input_path("dataset"),
-        field="spec.dataset",
-        columns=spec.dataset.column_names(),
-        limit=spec.dataset.samples,
-    )
+    from posttrain_finetune.data import prepared_rows  # noqa: PLC0415
+
+    rows = prepared_rows(context)
     context.progress.update("loading libraries")
     from posttrain_finetune.train import train  # noqa: PLC0415
 

@@ -1,5 +1,6 @@
 """Fine-tuning of all weights or of an adapter, with TRL."""
 
+from pathlib import Path
 from typing import Any
 
 from posttrain_contract import layout
@@ -10,17 +11,19 @@ from posttrain_runtime.context import StageContext
 from posttrain_runtime.errors import StageError
 from posttrain_runtime.ranks import RankOutcome
 from posttrain_training import gang
-from posttrain_training.models import load_model, load_tokenizer, quiet
-from posttrain_training.rows import Row
+from posttrain_training.models import load_model, quiet
+from posttrain_training.preparation.prepared import load_prepared
+from posttrain_training.preparation.templates import TEMPLATES
 from posttrain_training.session import Session
+from posttrain_training.tokenizers import load_tokenizer
 
 from posttrain_finetune.adapters import exported, new_adapter, with_initial
 from posttrain_finetune.methods import METHODS, Method
 
 
 @gang.losing_peers()
-def train(context: StageContext[FineTuneStage], rows: list[Row]) -> RankOutcome:
-    """Runs one rank of the fine-tuning on ``rows``, with the columns of their format, to its end.
+def train(context: StageContext[FineTuneStage], rows: Path) -> RankOutcome:
+    """Runs one rank of the fine-tuning on the prepared ``rows`` to its end.
 
     Raises ``StageError`` and ``Preempted``.
     """
@@ -28,7 +31,11 @@ def train(context: StageContext[FineTuneStage], rows: list[Row]) -> RankOutcome:
     spec = context.config.spec
     method = METHODS[spec.method]
     context.progress.update("loading model")
-    tokenizer = load_tokenizer(context.input_path("model"))
+    tokenizer = load_tokenizer(
+        context.input_path("model"),
+        template=TEMPLATES.get(spec.dataset.template),
+        plain=spec.dataset.format == "text" and spec.evaluation is None,
+    )
     arguments = method.arguments(spec, output=context.folder / layout.CHECKPOINTS, on_cpu=context.config.run.gpus == 0)
     session = Session(context, device=arguments.device, tokenizer=tokenizer)
     trainer = _trainer(context, method, arguments, tokenizer=tokenizer, rows=rows)
@@ -37,14 +44,14 @@ def train(context: StageContext[FineTuneStage], rows: list[Row]) -> RankOutcome:
 
 
 def _trainer(
-    context: StageContext[FineTuneStage], method: Method, arguments: Any, *, tokenizer: Any, rows: list[Row]
+    context: StageContext[FineTuneStage], method: Method, arguments: Any, *, tokenizer: Any, rows: Path
 ) -> Any:
     spec = context.config.spec
     try:
         return method.trainer(
             model=_model(context, device=arguments.device),
             args=arguments,
-            train_dataset=method.dataset(rows),
+            train_dataset=load_prepared(rows),
             processing_class=tokenizer,
             peft_config=new_adapter(spec.adapter),
         )

@@ -17,9 +17,10 @@ from posttrain_runtime.ranks import RankOutcome
 from posttrain_runtime.telemetry import pod_ip
 from posttrain_training.evaluation import end_tokens
 from posttrain_training.history import History
-from posttrain_training.models import load_model, load_tokenizer, quiet
+from posttrain_training.models import load_model, quiet
 from posttrain_training.session import Session
 from posttrain_training.tasks import Task
+from posttrain_training.tokenizers import load_tokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from posttrain_rl.arguments import grpo_arguments

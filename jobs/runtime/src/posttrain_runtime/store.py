@@ -4,7 +4,8 @@ import fcntl
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from posttrain_runtime.files import entries, sha256, sync_folder, sync_tree, uni
 log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+_LOCK_POLL = 0.05
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,28 @@ def describe(staged: Staged, *, config_digest: str, inputs: dict[str, InputEntry
 
 
 @contextmanager
-def locked(run_folder: Path) -> Iterator[None]:
+def locked(run_folder: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Lets one process at a time change what a run folder publishes; the lock ends with its holder.
 
-    Pods of an Indexed Job may finish at the same moment. Storage without locks only loses this protection.
+    Pods of an Indexed Job may finish at the same moment. ``waiting`` is called again and again until the lock is there,
+    and may raise. Storage without locks only loses this protection.
     """
     with (run_folder / _LOCK).open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _try_lock(file.fileno()):
+                waiting()
+                time.sleep(_LOCK_POLL)
         except OSError as error:
             log.warning("%s has no file locks (%s); going on without", run_folder, error.strerror)
         yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def publish(run_folder: Path, staged: Staged, manifest: Manifest) -> None:
@@ -78,7 +91,7 @@ def publish(run_folder: Path, staged: Staged, manifest: Manifest) -> None:
         return
     final = run_folder / layout.ARTIFACT
     sync_tree(staged.folder)
-    _remove(run_folder)
+    remove(run_folder)
     staged.folder.rename(final)
     sync_folder(run_folder)
     write_json(run_folder / layout.MANIFEST, manifest.dump())
@@ -88,10 +101,11 @@ def withdraw(run_folder: Path, manifest: Manifest) -> None:
     """Removes a published artifact, manifest first, unless another one was published meanwhile."""
     with locked(run_folder):
         if read_manifest(run_folder) == manifest:
-            _remove(run_folder)
+            remove(run_folder)
 
 
-def _remove(run_folder: Path) -> None:
+def remove(run_folder: Path) -> None:
+    """Removes a published artifact, manifest first. Call it while ``locked``."""
     (run_folder / layout.MANIFEST).unlink(missing_ok=True)
     discard(run_folder / layout.ARTIFACT)
 

@@ -10,7 +10,7 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.training import Training
 from posttrain_runtime.errors import StageError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from posttrain_training.folders import model_error
@@ -24,35 +24,6 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder, with a chat template, an end and a padding token.
-
-    Raises ``StageError`` (MODEL).
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise model_error(
-            "TokenizerBroken",
-            f"the tokenizer of {folder.name} cannot be loaded ({error}); save it into the model folder anew "
-            "(tokenizer.save_pretrained)",
-        ) from error
-    if tokenizer.chat_template is None:
-        raise model_error(
-            "ChatTemplateMissing",
-            f"the tokenizer of {folder.name} has no chat template; add chat_template.jinja to the model folder",
-        )
-    if tokenizer.eos_token_id is None:
-        raise model_error(
-            "EndTokenMissing",
-            f"the tokenizer of {folder.name} names no eos_token; set tokenizer.eos_token and save the tokenizer into "
-            "the model folder (tokenizer.save_pretrained)",
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_model(

@@ -22,7 +22,8 @@ from posttrain_training import export, gang
 from posttrain_training.callbacks import Checkpointing, Evaluating, Stopping, Telling
 from posttrain_training.evaluation import Evaluator
 from posttrain_training.history import History
-from posttrain_training.models import count_parameters, load_tokenizer
+from posttrain_training.models import count_parameters
+from posttrain_training.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
 

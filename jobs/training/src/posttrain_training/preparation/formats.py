@@ -1,0 +1,198 @@
+"""From a record of any format to a conversation. Pure: no library is needed."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from posttrain_contract.examples import ExampleDataset, Format
+from posttrain_contract.exit_codes import ExitCode
+from posttrain_runtime.errors import StageError
+
+Message = dict[str, str]
+"""``role`` and ``content``."""
+
+ROLES = ("system", "user", "assistant", "tool")
+_SHAREGPT_ROLES: Mapping[str, str] = MappingProxyType(
+    {
+        "human": "user",
+        "user": "user",
+        "gpt": "assistant",
+        "assistant": "assistant",
+        "model": "assistant",
+        "system": "system",
+        "tool": "tool",
+    }
+)
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
+_ABSENT_MEANS_EMPTY = ("input", "system")
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A conversation whose answers are learned."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """Text that is learned as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A conversation with a better and a worse answer to its last message."""
+
+    messages: tuple[Message, ...]
+    chosen: str
+    rejected: str
+
+
+Example = Demonstration | PlainText | Pair
+
+
+class Reader:
+    """Reads records of one dataset."""
+
+    def __init__(self, dataset: ExampleDataset, *, field: str) -> None:
+        self._field = field
+        self._columns = dataset.column_names()
+        self._clean = _without_annotations if dataset.cleaning == "gsm8k" else _unchanged
+        self._build = _BUILDERS[dataset.format]
+        self._texts = [name for name in self._columns if name != "messages"]
+
+    def read(self, record: Mapping[str, Any], place: str) -> Example:
+        """The example in a record. Raises ``StageError`` (DATA) naming the column and the ``place`` of the row."""
+        return self._build(self, record, place)
+
+    def identity(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What makes two rows the same: the values of all columns that are read."""
+        return tuple(repr(record.get(column)) for column in self._columns.values())
+
+    def text(self, record: Mapping[str, Any], name: str, place: str, *, empty: bool = False) -> str:
+        """The text of a column; numbers become their text. With ``empty`` it may be missing or empty."""
+        column = self._columns[name]
+        if column not in record and name not in _ABSENT_MEANS_EMPTY:
+            there = ", ".join(sorted(map(str, record)))
+            raise self._error("MissingColumn", name, f"{place} has no column {column!r}; it has {there}")
+        value = record.get(column)
+        if value is None and name in _ABSENT_MEANS_EMPTY:
+            return ""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            what = f"column {column!r} of {place} is {type(value).__name__}, not text; drop or convert such rows"
+            raise self._error("WrongType", name, what)
+        if not value.strip() and not empty:
+            raise self._error("EmptyText", name, f"column {column!r} of {place} is empty; drop such rows")
+        return value
+
+    def answer(self, record: Mapping[str, Any], name: str, place: str) -> str:
+        """The text of a column that holds an answer, cleaned."""
+        return self._clean(self.text(record, name, place))
+
+    def messages(
+        self, record: Mapping[str, Any], place: str, *, roles: Mapping[str, str], keys: tuple[str, str]
+    ) -> list[Message]:
+        """The conversation in the column of messages, each of which has a role and a text under ``keys``."""
+        column = self._columns["messages"]
+        if column not in record:
+            there = ", ".join(sorted(map(str, record)))
+            raise self._error("MissingColumn", "messages", f"{place} has no column {column!r}; it has {there}")
+        value = record[column]
+        if not isinstance(value, list) or not value:
+            what = f"column {column!r} of {place} is no list of messages; each message is {{{keys[0]}, {keys[1]}}}"
+            raise self._error("WrongType", "messages", what)
+        found = [
+            self._message(item, f"{place}, message {number}", roles, keys) for number, item in enumerate(value, start=1)
+        ]
+        if found[-1]["role"] != "assistant":
+            what = f"the last message of {place} is of {found[-1]['role']!r}; it must be the assistant's answer"
+            raise self._error("NoAnswer", "messages", what)
+        return found
+
+    def _message(self, item: object, place: str, roles: Mapping[str, str], keys: tuple[str, str]) -> Message:
+        role, content = (item.get(key) for key in keys) if isinstance(item, Mapping) else (None, None)
+        if not isinstance(content, str) or not isinstance(role, str):
+            raise self._error("WrongType", "messages", f"{place} has no text under {keys[0]!r} and {keys[1]!r}")
+        if role not in roles:
+            raise self._error("UnknownRole", "messages", f"{place} is of {role!r}; the roles are {', '.join(roles)}")
+        if roles[role] != "assistant":
+            return {"role": roles[role], "content": content}
+        if not content.strip():
+            raise self._error("EmptyText", "messages", f"{place}, an answer, is empty; drop such rows")
+        return {"role": "assistant", "content": self._clean(content)}
+
+    def opening(self, record: Mapping[str, Any], place: str) -> list[Message]:
+        """The system message, if there is one."""
+        if "system" not in self._columns:
+            return []
+        text = self.text(record, "system", place, empty=True)
+        return [{"role": "system", "content": text}] if text.strip() else []
+
+    def question(self, record: Mapping[str, Any], place: str) -> list[Message]:
+        """Everything before the answer."""
+        prompt = self.text(record, "prompt", place)
+        if "input" in self._columns and (given := self.text(record, "input", place, empty=True)).strip():
+            prompt = f"{prompt}\n\n{given}"
+        return [*self.opening(record, place), {"role": "user", "content": prompt}]
+
+    def _error(self, reason: str, name: str, message: str) -> StageError:
+        return StageError(ExitCode.DATA, reason, f"{self._field}.columns.{name}: {message}")
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+def _without_annotations(text: str) -> str:
+    return _CALCULATOR.sub("", text)
+
+
+def _single_turn(reader: Reader, record: Mapping[str, Any], place: str) -> Demonstration:
+    answer: Message = {"role": "assistant", "content": reader.answer(record, "completion", place)}
+    return Demonstration((*reader.question(record, place), answer))
+
+
+def _chat(reader: Reader, record: Mapping[str, Any], place: str) -> Demonstration:
+    roles = {role: role for role in ROLES}
+    found = reader.messages(record, place, roles=roles, keys=("role", "content"))
+    return Demonstration((*reader.opening(record, place), *found))
+
+
+def _sharegpt(reader: Reader, record: Mapping[str, Any], place: str) -> Demonstration:
+    found = reader.messages(record, place, roles=_SHAREGPT_ROLES, keys=("from", "value"))
+    return Demonstration((*reader.opening(record, place), *found))
+
+
+def _plain(reader: Reader, record: Mapping[str, Any], place: str) -> PlainText:
+    return PlainText(reader.answer(record, "text", place))
+
+
+def _pair(reader: Reader, record: Mapping[str, Any], place: str) -> Pair:
+    chosen, rejected = (reader.answer(record, name, place) for name in ("chosen", "rejected"))
+    return Pair(tuple(reader.question(record, place)), chosen, rejected)
+
+
+_BUILDERS: Mapping[Format, Callable[[Reader, Mapping[str, Any], str], Example]] = MappingProxyType(
+    {
+        "prompt-completion": _single_turn,
+        "question-answer": _single_turn,
+        "alpaca": _single_turn,
+        "dolly": _single_turn,
+        "wizardlm": _single_turn,
+        "messages": _chat,
+        "sharegpt": _sharegpt,
+        "text": _plain,
+        "preference": _pair,
+    }
+)
+
+
+def answer_numbers(messages: Sequence[Message]) -> list[int]:
+    """The positions of the assistant's messages."""
+    return [number for number, message in enumerate(messages) if message["role"] == "assistant"]

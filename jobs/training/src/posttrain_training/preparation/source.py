@@ -1,0 +1,155 @@
+"""Reading a dataset in pieces, whatever its size: .jsonl, .json, .csv and .parquet files."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from posttrain_contract.exit_codes import ExitCode
+from posttrain_runtime.errors import StageError
+from pyarrow import parquet
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+CHUNK_ROWS = 1000
+_LARGEST_JSON = 512 << 20
+"""A .json file is one value, which is read whole."""
+
+_CHUNK_BYTES = 8 << 20
+
+Record = Mapping[str, Any]
+Row = bytes | Record
+"""A line of a .jsonl file, or what another format says of a row."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some neighbouring rows of one file, not yet parsed where that takes time."""
+
+    file: str
+    first: int
+    """The number of the first row in its file (its line in a .jsonl file), counted from 1."""
+    start: int
+    """How many rows of the dataset are before it."""
+    rows: Sequence[Row]
+
+
+def data_files(path: Path, *, field: str) -> list[Path]:
+    """The data files of a dataset, sorted by path. Raises ``StageError`` (DATA) when there are none."""
+    found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
+    if not files:
+        there = ", ".join(sorted(file.name for file in found)[:10]) or "nothing"
+        raise _error("NoDataFiles", field, f"{path.name} has no {', '.join(SUFFIXES)} file; there is {there}")
+    return files
+
+
+def chunks(files: Sequence[Path], *, field: str) -> Iterator[Chunk]:
+    """All rows of the files in order. Raises ``StageError`` (DATA) for a file that cannot be read."""
+    start = 0
+    for file in files:
+        first = 2 if file.suffix.lower() == ".csv" else 1
+        for part in _pieces(_READERS[file.suffix.lower()](file, field)):
+            yield Chunk(file.name, first, start, part)
+            first += len(part)
+            start += len(part)
+
+
+def _pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Neighbouring rows, few enough to be held in memory many times over."""
+    piece: list[Row] = []
+    size = 0
+    for row in rows:
+        piece.append(row)
+        size += len(row) if isinstance(row, bytes) else 0
+        if len(piece) >= CHUNK_ROWS or size >= _CHUNK_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def records(chunk: Chunk, *, field: str) -> Iterator[tuple[str, Record | None]]:
+    """Every row of a chunk with its place, such as ``part-00000.jsonl:17``; None for an empty line.
+
+    Raises ``StageError`` (DATA) for a line that is no JSON object.
+    """
+    for number, row in enumerate(chunk.rows, start=chunk.first):
+        place = f"{chunk.file}:{number}"
+        if not isinstance(row, bytes):
+            yield place, row
+        elif row.strip():
+            yield place, _parsed(row, place, field)
+        else:
+            yield place, None
+
+
+def _parsed(line: bytes, place: str, field: str) -> Record:
+    try:
+        value = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise _error("InvalidRow", field, f"{place} is not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    except ValueError as error:
+        raise _error("InvalidRow", field, f"{place} is not JSON ({error}); write one JSON object a line") from error
+    if not isinstance(value, dict):
+        raise _error("InvalidRow", field, f"{place} is not a JSON object; write one JSON object a line")
+    return value
+
+
+def _lines(file: Path, _: str) -> Iterator[bytes]:
+    with file.open("rb") as lines:
+        yield from lines
+
+
+def _json_values(file: Path, field: str) -> Iterator[Record]:
+    if file.stat().st_size > _LARGEST_JSON:
+        raise _error("FileTooLarge", field, f"{file.name} is one value of more than 512 MiB; write it as .jsonl")
+    try:
+        value = json.loads(file.read_bytes())
+    except UnicodeDecodeError as error:
+        raise _error("InvalidFile", field, f"{file.name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    except ValueError as error:
+        what = f"{file.name} is not JSON ({error}); a .json file is one list of objects, a .jsonl file has one a line"
+        raise _error("InvalidFile", field, what) from error
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise _error("InvalidFile", field, f"{file.name} is no list of objects")
+    yield from value
+
+
+def _csv_rows(file: Path, field: str) -> Iterator[Record]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            for row in csv.DictReader(lines, strict=True):
+                if None in row or None in row.values():
+                    raise _error(
+                        "InvalidFile", field, f"{file.name} has a row with another number of fields than its header"
+                    )
+                yield row
+    except UnicodeDecodeError as error:
+        raise _error("InvalidFile", field, f"{file.name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise _error("InvalidFile", field, f"{file.name} is not CSV ({error})") from error
+
+
+def _parquet_rows(file: Path, field: str) -> Iterator[Record]:
+    try:
+        for batch in parquet.ParquetFile(file).iter_batches(CHUNK_ROWS):
+            rows: list[Record] = batch.to_pylist()
+            yield from rows
+    except pa.ArrowInvalid as error:
+        what = f"{file.name} is no whole Parquet file ({error}); write or copy it anew"
+        raise _error("InvalidFile", field, what) from error
+
+
+_READERS: Mapping[str, Callable[[Path, str], Iterator[Row]]] = {
+    ".jsonl": _lines,
+    ".json": _json_values,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
+
+
+def _error(reason: str, field: str, message: str) -> StageError:
+    return StageError(ExitCode.DATA, reason, f"{field}: {message}")
