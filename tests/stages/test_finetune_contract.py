@@ -11,6 +11,7 @@ from support.recording import leaves, recorded
 from support.tiny import context_in_process, finetune_config, mount, write_pairs
 
 DISTRIBUTED = Distributed.parse({"processesPerNode": 2, "strategy": "zero2", "override": "{}"})
+TRACKING = {"wandb": {"project": "tests", "mode": "offline"}, "tensorboard": True}
 
 
 @pytest.mark.filterwarnings("default")
@@ -25,7 +26,7 @@ def test_every_field_is_read_by_the_trainer_or_the_operator(tiny_inputs: Path, t
     seen = read_by_the_translation(DISTRIBUTED)
     for number, config in enumerate(
         (
-            finetune_config(steps=1, adapter={"lora": {}}),
+            finetune_config(steps=1, adapter={"lora": {}}, tracking=TRACKING),
             finetune_config(steps=1, **pairs),
         )
     ):

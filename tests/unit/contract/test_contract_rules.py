@@ -4,7 +4,19 @@ import inspect
 from typing import Any
 
 import pytest
-from posttrain_contract import adapter, distributed, examples, finetune, inputs, preference, rl, training, upload
+from posttrain_contract import (
+    adapter,
+    distributed,
+    evaluation,
+    examples,
+    finetune,
+    inputs,
+    preference,
+    rl,
+    tracking,
+    training,
+    upload,
+)
 from posttrain_contract import filter as filter_module
 from posttrain_contract.base import Model, problems
 from posttrain_contract.distributed import Distributed
@@ -117,6 +129,12 @@ BROKEN: list[tuple[type[Model], dict[str, Any], str, str]] = [
     ),
     (
         RLSpec,
+        RL | {"rewards": [{"name": "exact-match", "answer": "regex"}]},
+        "rewards[0]",
+        "pattern goes with answer: regex, which needs it; with other answers leave it out",
+    ),
+    (
+        RLSpec,
         RL | {"training": {"batchSize": 6}, "grpo": {"groupSize": 4}},
         "",
         "training.batchSize x training.gradientAccumulation must be a multiple of grpo.groupSize",
@@ -126,6 +144,24 @@ BROKEN: list[tuple[type[Model], dict[str, Any], str, str]] = [
         RL | {"rollout": {"maxModelLength": 512}},
         "rollout",
         "sampling.maxNewTokens must be below maxModelLength, which counts the prompt too",
+    ),
+    (
+        FineTuneSpec,
+        FINE_TUNE | {"evaluation": {"everySteps": 5}},
+        "evaluation",
+        "set generate, perplexity: true or both; leave evaluation out to evaluate nothing",
+    ),
+    (
+        FineTuneSpec,
+        FINE_TUNE | {"evaluation": {"perplexity": True, "keepBest": "exactMatch"}},
+        "evaluation",
+        "keepBest: exactMatch needs generate, and keepBest: perplexity needs perplexity: true",
+    ),
+    (
+        FineTuneSpec,
+        FINE_TUNE | {"tracking": {}},
+        "tracking",
+        "set wandb, tensorboard: true or both; leave tracking out to track nowhere",
     ),
     (
         UploadSpec,
@@ -142,7 +178,8 @@ def test_a_broken_rule_says_where_and_what(kind: type[Model], data: dict[str, An
 
 
 def test_every_rule_is_broken_above() -> None:
-    modules = (filter_module, adapter, distributed, examples, finetune, inputs, preference, rl, training, upload)
+    tuning = (adapter, distributed, evaluation, examples, finetune, preference, rl, tracking, training)
+    modules = (filter_module, inputs, upload, *tuning)
     models = {
         value
         for module in modules
@@ -159,6 +196,22 @@ def test_every_rule_is_broken_above() -> None:
 def test_the_smallest_objects_are_accepted(kind: type[Model], data: dict[str, Any]) -> None:
     spec = kind.parse(data)
     assert kind.parse(spec.dump()) == spec
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("(", "not a regular expression (missing ), unterminated subpattern at position 0); correct it"),
+        ("a+", "has 0 groups; put exactly one around the answer, and write others as (?:...)"),
+        ("(a)(b)", "has 2 groups; put exactly one around the answer, and write others as (?:...)"),
+        ("(a{99999999999999999999})", "not a regular expression (the repetition number is too large); correct it"),
+    ],
+)
+def test_a_pattern_that_cannot_be_used_is_refused(pattern: str, said: str) -> None:
+    data = RL | {"rewards": [{"name": "exact-match", "answer": "regex", "pattern": pattern}]}
+    ((field, message),) = found(RLSpec, data)
+    assert field == "rewards[0].pattern"
+    assert message.startswith(said)
 
 
 def test_two_broken_rules_of_one_object_are_told_together() -> None:

@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from posttrain_contract.adapter import Adapter
 from posttrain_contract.base import Model, Rule, problems
 from posttrain_contract.distributed import Distributed
+from posttrain_contract.evaluation import GenerationEvaluation, TuningEvaluation
 from posttrain_contract.examples import ExampleDataset
 from posttrain_contract.filter import ByLabel
 from posttrain_contract.finetune import FineTuneSpec, FineTuneTraining
-from posttrain_contract.inputs import Input, TaskDataset
+from posttrain_contract.inputs import PATTERN_WITH_REGEX, Input, TaskDataset
 from posttrain_contract.preference import Dpo
-from posttrain_contract.rl import RLSpec, Rollout
+from posttrain_contract.rl import Reward, RLSpec, Rollout
+from posttrain_contract.tracking import Tracking
 from posttrain_contract.training import Training
 from posttrain_contract.upload import UploadSpec
 from posttrain_operator.api.crd import crd
@@ -99,6 +101,8 @@ SELECTIVE = {"gradientCheckpointing": "selective"}
 RL: Json = {"model": PVC, "dataset": PVC, "rewards": [{"name": "exact-match"}]}
 UPLOAD: Json = {"source": PVC, "repository": {"id": "acme/model"}}
 
+GENERATE: Json = {"dataset": PVC}
+BY_PATTERN: Json = {"answer": "regex", "pattern": "(a+)$"}
 EXACTLY_ONE = "set exactly one of from and uri"
 NO_DOTS = "uri must not have '.' or '..' as a path segment"
 INPUT_TABLE: dict[str, tuple[list[Json], list[Json]]] = {
@@ -255,6 +259,18 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
             ],
         ),
     },
+    GenerationEvaluation: {
+        PATTERN_WITH_REGEX.message: (
+            [{"dataset": PVC}, {"dataset": PVC, "answer": "boxed"}, {"dataset": PVC, **BY_PATTERN}],
+            [{"dataset": PVC, "answer": "regex"}, {"dataset": PVC, "pattern": "(a)"}],
+        ),
+    },
+    Reward: {
+        PATTERN_WITH_REGEX.message: (
+            [{"name": "exact-match"}, {"name": "exact-match", **BY_PATTERN}],
+            [{"name": "exact-match", "answer": "choice", "pattern": "(a)"}, {"name": "exact-match", "answer": "regex"}],
+        ),
+    },
     RLSpec: {
         "training.batchSize x training.gradientAccumulation must be a multiple of grpo.groupSize": (
             [
@@ -272,6 +288,30 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
         RLSpec.rules[1].message: (
             [{**RL, "training": {"gradientCheckpointing": "full"}}],
             [{**RL, "training": SELECTIVE}],
+        ),
+    },
+    TuningEvaluation: {
+        TuningEvaluation.rules[0].message: (
+            [{"generate": GENERATE}, {"perplexity": True}, {"generate": GENERATE, "perplexity": False}],
+            [{}, {"everySteps": 3}, {"perplexity": False}],
+        ),
+        TuningEvaluation.rules[1].message: (
+            [
+                {"generate": GENERATE},
+                {"generate": GENERATE, "keepBest": "exactMatch"},
+                {"perplexity": True, "keepBest": "perplexity"},
+            ],
+            [
+                {"perplexity": True, "keepBest": "exactMatch"},
+                {"generate": GENERATE, "keepBest": "perplexity"},
+                {"generate": GENERATE, "perplexity": False, "keepBest": "perplexity"},
+            ],
+        ),
+    },
+    Tracking: {
+        Tracking.rules[0].message: (
+            [{"tensorboard": True}, {"wandb": {"project": "p"}}, {"wandb": {"project": "p"}, "tensorboard": False}],
+            [{}, {"tensorboard": False}],
         ),
     },
     UploadSpec: {

@@ -5,6 +5,7 @@ import logging
 import math
 import random
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -68,6 +69,7 @@ def test_metrics_are_served_for_prometheus(serving: str) -> None:
     assert samples == {
         "posttrain_step": "3.0",
         "posttrain_steps": "10.0",
+        "posttrain_eta_seconds": "7.0",
         "posttrain_progress_updated_seconds": "1000.0",
         'posttrain_figure{name="loss"}': "0.5",
         'posttrain_figure{name="reward"}': "1.0",
@@ -132,10 +134,8 @@ def test_the_history_has_one_line_for_each_record(reporter: ProgressReporter, tm
     reporter.record(1, {"loss": 2.0})
     reporter.record(2, {"loss": 1.0, "bad": math.nan})
     lines = [json.loads(line) for line in (tmp_path / layout.METRICS).read_text(encoding="utf-8").splitlines()]
-    assert lines == [
-        {"step": 1, "metrics": {"loss": 2.0}},
-        {"step": 2, "metrics": {"loss": 1.0}},
-    ]
+    assert [(line["step"], line["metrics"]) for line in lines] == [(1, {"loss": 2.0}), (2, {"loss": 1.0})]
+    assert time.time() - 60 < lines[0]["time"] <= lines[1]["time"] <= time.time() + 1
 
 
 def test_a_torn_progress_file_is_no_progress(tmp_path: Path) -> None:

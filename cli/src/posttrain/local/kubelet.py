@@ -22,7 +22,7 @@ from posttrain.local.addresses import Addresses
 from posttrain.local.mounts import MountError, Mounts
 
 _PROBE_SECONDS: Final = 0.25
-_SECRETS: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_SECRETS: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 """Variables that a pod gets only if its template names them."""
 _LONGEST_PAUSE: Final = 30.0
 

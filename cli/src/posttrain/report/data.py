@@ -6,13 +6,23 @@ from pathlib import Path
 
 from posttrain_contract import layout
 from posttrain_contract.artifact import InputEntry, Manifest
-from posttrain_contract.metrics import EXACT_MATCH, LOSS, REWARD
+from posttrain_contract.metrics import (
+    EXACT_MATCH,
+    GOODPUT,
+    GRADIENT_NORM,
+    LEARNING_RATE,
+    LOSS,
+    MFU,
+    PERPLEXITY,
+    REWARD,
+    TOKENS_PER_SECOND,
+)
 from posttrain_contract.progress import SampleLine, read_history, read_lines
 from pydantic import ValidationError
 
 from posttrain.stages import Stage
 
-_FIRST_CURVES = (LOSS, REWARD, EXACT_MATCH)
+_FIRST_CURVES = (LOSS, REWARD, EXACT_MATCH, PERPLEXITY, LEARNING_RATE, GRADIENT_NORM, TOKENS_PER_SECOND, MFU, GOODPUT)
 _MOST_CURVES = 12
 _MOST_SAMPLES = 6
 _LONGEST_TEXT = 1500

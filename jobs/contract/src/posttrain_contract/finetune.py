@@ -9,10 +9,12 @@ from posttrain_contract.adapter import ADAPTER_INPUT, Adapter, Export
 from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Model, Rule
 from posttrain_contract.distributed import Distributed
+from posttrain_contract.evaluation import EVALUATION_INPUT, TuningEvaluation
 from posttrain_contract.examples import ExampleDataset
 from posttrain_contract.inputs import Input
 from posttrain_contract.preference import Dpo
-from posttrain_contract.training import EVALUATION_INPUT, Checkpoints, Evaluation, Training
+from posttrain_contract.tracking import Tracking
+from posttrain_contract.training import Checkpoints, Training
 
 
 class FineTuneTraining(Training):
@@ -45,7 +47,8 @@ class FineTuneSpec(Model):
     dpo: Dpo | None = Field(default=None, description="Settings of method dpo; absent: their defaults.")
     distributed: Distributed = Field(default=Distributed(), description="Processes and nodes.")
     checkpoints: Checkpoints = Field(default=Checkpoints(), description="Saving of training state.")
-    evaluation: Evaluation | None = Field(default=None, description="Evaluation by generation; absent: none.")
+    evaluation: TuningEvaluation | None = Field(default=None, description="Evaluation; absent: none.")
+    tracking: Tracking | None = Field(default=None, description="Copies of the figures for other tools; absent: none.")
     export: Export = Field(default=Export(), description="What the artifact holds.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -108,5 +111,6 @@ class FineTuneSpec(Model):
     def inputs(self) -> dict[str, Input]:
         """What this job reads, by the field's path; the names of ``RunFacts.inputs``."""
         adapter = {ADAPTER_INPUT: self.adapter.initial} if self.adapter and self.adapter.initial else {}
-        held_out = {EVALUATION_INPUT: self.evaluation.generate.dataset} if self.evaluation else {}
+        generate = self.evaluation.generate if self.evaluation else None
+        held_out = {EVALUATION_INPUT: generate.dataset} if generate else {}
         return {"model": self.model, "dataset": self.dataset, **adapter, **held_out}

@@ -1,9 +1,11 @@
 """How an object names what it reads: another object's artifact, or bytes at a URI."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Model, Rule
@@ -69,5 +71,40 @@ class TaskDataset(Input):
     )
 
 
-AnswerFormat = Literal["gsm8k"]
-"""How the answer is found in a text. ``gsm8k``: the number after the last ``####``, else in the last \\boxed{}."""
+AnswerFormat = Literal["gsm8k", "boxed", "choice", "regex"]
+"""How the answer is found in a text; ``ANSWER_DESCRIPTION`` says what each means."""
+ANSWER_DESCRIPTION: Final = (
+    "How the final answer is found in the text. gsm8k: the number after the last ####, else in the last \\boxed{}; "
+    "boxed: the content of the last \\boxed{}, equal as a number or else as LaTeX text; choice: a letter A to J, as in "
+    "'Answer: B', '(B)' or \\boxed{B}; regex: what the group of pattern catches in its last match."
+)
+PATTERN_DESCRIPTION: Final = (
+    "With answer: regex: a regular expression of Python with one group around the answer; absent: for other answers."
+)
+
+
+def _one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, RecursionError, OverflowError) as error:
+        raise PydanticCustomError(
+            "pattern", "not a regular expression ({text}); correct it", {"text": str(error)}
+        ) from error
+    if groups != 1:
+        raise PydanticCustomError(
+            "pattern",
+            "has {groups} groups; put exactly one around the answer, and write others as (?:...)",
+            {"groups": groups},
+        )
+    return pattern
+
+
+AnswerPattern = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_one_group)]
+"""A regular expression with one group. It is compiled here, and run where a search can be given up."""
+
+PATTERN_WITH_REGEX: Final = Rule(
+    cel="has(self.pattern) == (has(self.answer) && self.answer == 'regex')",
+    check=lambda self: (self.pattern is not None) == (self.answer == "regex"),
+    message="pattern goes with answer: regex, which needs it; with other answers leave it out",
+)
+"""The same for everything that has the fields ``answer`` and ``pattern``."""

@@ -38,6 +38,8 @@ class HistoryLine(Model):
 
     step: int
     metrics: dict[str, float]
+    time: float | None = None
+    """Unix time in seconds; the first line is written when the first attempt begins."""
 
 
 class SampleLine(Model):

@@ -7,8 +7,18 @@ from pydantic import Field
 
 from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Model, Rule
-from posttrain_contract.inputs import AnswerFormat, Input, TaskDataset
-from posttrain_contract.training import BATCH_OF_GROUPS, EVALUATION_INPUT, Checkpoints, Evaluation, Training
+from posttrain_contract.evaluation import EVALUATION_INPUT, Evaluation
+from posttrain_contract.inputs import (
+    ANSWER_DESCRIPTION,
+    PATTERN_DESCRIPTION,
+    PATTERN_WITH_REGEX,
+    AnswerFormat,
+    AnswerPattern,
+    Input,
+    TaskDataset,
+)
+from posttrain_contract.tracking import Tracking
+from posttrain_contract.training import BATCH_OF_GROUPS, Checkpoints, Training
 
 
 class Reward(Model):
@@ -17,8 +27,11 @@ class Reward(Model):
     name: Literal["exact-match"] = Field(
         description="exact-match: 1 when the completion's final answer equals the gold answer, else 0."
     )
-    answer: AnswerFormat = Field(default="gsm8k", description="How the final answer is found in the text.")
+    answer: AnswerFormat = Field(default="gsm8k", description=ANSWER_DESCRIPTION)
+    pattern: AnswerPattern | None = Field(default=None, description=PATTERN_DESCRIPTION)
     weight: float = Field(default=1.0, ge=-1e6, le=1e6, description="Factor of this reward in the sum.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (PATTERN_WITH_REGEX,)
 
 
 class Sampling(Model):
@@ -75,6 +88,7 @@ class RLSpec(Model):
     training: Training = Field(default=Training(), description="The optimization.")
     checkpoints: Checkpoints = Field(default=Checkpoints(), description="Saving of training state.")
     evaluation: Evaluation | None = Field(default=None, description="Evaluation by generation; absent: none.")
+    tracking: Tracking | None = Field(default=None, description="Copies of the figures for other tools; absent: none.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
         BATCH_OF_GROUPS,

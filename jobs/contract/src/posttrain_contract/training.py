@@ -5,11 +5,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from posttrain_contract.base import Model, Rule
-from posttrain_contract.inputs import AnswerFormat, TaskDataset
-
-EVALUATION_INPUT = "evaluation.generate.dataset"
-"""Name of the held-out tasks among the inputs of a run."""
-
 
 Optimizer = Literal["adamw_torch_fused", "adamw_torch", "adamw_bnb_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
 """Optimizers by the names that transformers gives them."""
@@ -80,24 +75,6 @@ class Checkpoints(Model):
 
     every_steps: int = Field(default=500, ge=1, le=10_000_000, description="Optimizer steps between checkpoints.")
     keep: int = Field(default=2, ge=1, le=100, description="Newest complete checkpoints that are kept.")
-
-
-class GenerationEvaluation(Model):
-    """Greedy generation on held-out tasks, scored by exact match of the final answer."""
-
-    dataset: TaskDataset = Field(description="The held-out tasks.")
-    max_new_tokens: int = Field(default=512, ge=1, le=131_072, description="Longest answer, in tokens.")
-    batch_size: int = Field(default=64, ge=1, le=65_536, description="Tasks generated at once.")
-    answer: AnswerFormat = Field(default="gsm8k", description="How the final answer is found in the text.")
-
-
-class Evaluation(Model):
-    """Evaluation before the first step, after the last one and, when everySteps is set, in between."""
-
-    every_steps: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="Optimizer steps between evaluations; absent: first and last."
-    )
-    generate: GenerationEvaluation = Field(description="Evaluation by generation.")
 
 
 BATCH_OF_GROUPS = Rule(

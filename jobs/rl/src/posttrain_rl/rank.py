@@ -3,6 +3,7 @@
 import sys
 
 from posttrain_contract.stage import RLStage
+from posttrain_runtime import answers
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.ranks import RankOutcome, run_rank
 
@@ -19,7 +20,7 @@ def work(context: StageContext[RLStage]) -> RankOutcome:
         context.input_path("dataset"),
         field="spec.dataset",
         dataset=spec.dataset,
-        formats=[reward.answer for reward in spec.rewards],
+        readers=[answers.reader(reward.answer, reward.pattern) for reward in spec.rewards],
     )
     context.progress.update("loading libraries")
     from posttrain_rl.train import train  # noqa: PLC0415

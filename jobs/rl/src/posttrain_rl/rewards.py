@@ -17,7 +17,7 @@ def reward_functions(rewards: Sequence[Reward], *, end_tokens: Collection[int]) 
 
 
 def _exact_match(reward: Reward, end_tokens: Collection[int]) -> RewardFunction:
-    reader = answers.READERS[reward.answer]
+    reader = answers.reader(reward.answer, reward.pattern)
 
     def exact_match(
         *, completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], gold: Sequence[str], **_: object

@@ -1,62 +1,54 @@
-"""The final answer of a text as an exact number, by the conventions of GSM8K.
+"""The final answer of a text, and whether it is the right one.
 
-The rule is strict: an answer counts only where the text marks it, after the last ``####`` or in the last ``\\boxed{}``,
-and only when it is one number. So a list of guesses earns nothing, and ``18``, ``18.00`` and ``$18`` are equal.
+Every format is strict: an answer counts only where the text marks it, and only when it is one. So a list of guesses
+earns nothing, and ``18``, ``18.00`` and ``$18`` are equal.
 """
 
-import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from types import MappingProxyType
 
 from posttrain_contract.inputs import AnswerFormat
 
+from posttrain_runtime import choices, latex, numbers
+from posttrain_runtime.patterns import PatternReader
+
+Value = Fraction | str
 _MARK = "####"
-_MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-"})
-_NUMBER = re.compile(
-    r"""
-    (?<![\w.,/])                                  # not inside a word or a number
-    (?P<sign>[-+]?)
-    (?P<whole>\d{1,3}(?:,\d{3})+ | \d{1,3}(?:\ \d{3})+ | \d+ | (?=\.\d))
-    (?P<decimals>\.\d+)?
-    (?:/(?P<divisor>\d+))?
-    (?![\d/]|[.,]\d)                              # nothing of a number is left over
-    """,
-    re.VERBOSE,
-)
-_CURRENCY = re.compile(r"([-+]?)\s*[$\u00a3\u20ac\u00a5]\s*([-+]?)(?=[\d.])")
-_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{(-?\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))")
-_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}")
-_SPACING = re.compile(r"\\[,;:! ]|~")
+_THOUGHT = "</think>"
 
 
 def extract(text: str) -> Fraction | None:
-    """The marked final answer of a text, or None when it has none or more than one number."""
-    text = unicodedata.normalize("NFKC", text).translate(_MINUS).rpartition("</think>")[2]
+    """The marked final answer by the conventions of GSM8K, or None when there is none or more than one number.
+
+    It is after the last ``####``, or else in the last ``\\boxed{}``.
+    """
+    text = _after_thought(unicodedata.normalize("NFKC", text).translate(numbers.MINUS))
     if _MARK in text:
         lines = text.rpartition(_MARK)[2].splitlines()
-        return _only_number(lines[0]) if lines else None
-    boxed = _last_boxed(text)
-    return None if boxed is None else _only_number(_plain(boxed))
+        return numbers.only_number(lines[0]) if lines else None
+    boxed = latex.last_boxed(text)
+    return None if boxed is None else numbers.only_number(latex.plain(boxed))
 
 
 def gold(text: str) -> Fraction | None:
     """The number of a gold answer: of its marked final answer, or of the whole text when that is just a number."""
-    if _MARK in text or "\\boxed" in text:
+    if _MARK in text or latex.BOX in text:
         return extract(text)
-    return _only_number(unicodedata.normalize("NFKC", text).translate(_MINUS))
+    return numbers.only_number(unicodedata.normalize("NFKC", text).translate(numbers.MINUS))
 
 
 @dataclass(frozen=True)
 class AnswerReader:
-    """How answers of one format are read."""
+    """How answers of one format are read. Equal values are equal answers."""
 
-    extract: Callable[[str], Fraction | None]
+    extract: Callable[[str], Value | None]
     """The final answer of a completion, or None."""
-    gold: Callable[[str], Fraction | None]
+    gold: Callable[[str], Value | None]
     """The value of a gold answer, or None when it cannot be read."""
+    wants: str
+    """What a gold answer must be, for messages."""
 
     def matches(self, completion: str, answer: str) -> bool:
         """Whether a completion ends with the gold answer."""
@@ -64,45 +56,41 @@ class AnswerReader:
         return found is not None and found == self.gold(answer)
 
 
-READERS: Mapping[AnswerFormat, AnswerReader] = MappingProxyType({"gsm8k": AnswerReader(extract, gold)})
+def reader(answer: AnswerFormat, pattern: str | None = None) -> AnswerReader:
+    """The reader of a format; ``pattern`` goes with ``regex`` alone. Raises ``StageError`` for an unusable pattern."""
+    match answer:
+        case "gsm8k":
+            return AnswerReader(extract, gold, "one number")
+        case "boxed":
+            return AnswerReader(_boxed, _boxed_gold, "an answer in LaTeX")
+        case "choice":
+            return AnswerReader(lambda text: choices.extract(_after_thought(text)), choices.gold, "one letter, A to J")
+        case "regex":
+            return _by_pattern(PatternReader(pattern or ""))
 
 
-def _only_number(text: str) -> Fraction | None:
-    text = _CURRENCY.sub(r"\1\2", text.replace("**", "").replace("\\$", "$").replace("\\%", "%"))
-    found = list(_NUMBER.finditer(text))
-    if len(found) != 1 or _has_stray_digits(text, found[0]):
-        return None
-    return _value(found[0])
+def _after_thought(text: str) -> str:
+    return text.rpartition(_THOUGHT)[2]
 
 
-def _has_stray_digits(text: str, match: re.Match[str]) -> bool:
-    """Whether digits are outside the one number, such as the 5 of ``18,5``."""
-    return any(character.isdigit() for character in text[: match.start()] + text[match.end() :])
+def _boxed(text: str) -> Value | None:
+    boxed = latex.last_boxed(_after_thought(text))
+    return None if boxed is None else latex.canonical(boxed)
 
 
-def _value(match: re.Match[str]) -> Fraction | None:
-    digits = match["whole"].replace(",", "").replace(" ", "")
-    value = Fraction(f"{match['sign']}{digits or '0'}{match['decimals'] or ''}")
-    divisor = int(match["divisor"] or 1)
-    return value / divisor if divisor else None
+def _boxed_gold(text: str) -> Value | None:
+    return _boxed(text) if latex.BOX in text else latex.canonical(text)
 
 
-def _last_boxed(text: str) -> str | None:
-    """The content of the last ``\\boxed{...}`` whose braces balance."""
-    end = len(text)
-    while (start := text.rfind("\\boxed{", 0, end)) >= 0:
-        opening = start + len("\\boxed{")
-        depth = 1
-        for position in range(opening, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[position], 0)
-            if depth == 0:
-                return text[opening:position]
-        end = start
-    return None
+def _by_pattern(pattern: PatternReader) -> AnswerReader:
+    """What the pattern catches, compared as numbers where both are such; a gold answer may be the bare answer."""
 
+    def value(text: str | None) -> Value | None:
+        number = None if text is None else numbers.whole_number(text)
+        return text if number is None else number
 
-def _plain(latex: str) -> str:
-    """The simple LaTeX of an answer as text."""
-    latex = _FRACTION.sub(lambda m: f"{m[1] or m[2]}/{m[3] or m[4]}", latex.replace("{,}", ","))
-    latex = _TEXT.sub(r" \1 ", latex)
-    return _SPACING.sub("", latex).replace("{", "").replace("}", "")
+    return AnswerReader(
+        lambda text: value(pattern.extract(_after_thought(text))),
+        lambda text: value(pattern.extract(text) or text.strip() or None),
+        "some text",
+    )

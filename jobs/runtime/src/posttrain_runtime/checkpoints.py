@@ -8,6 +8,7 @@ rotation has left it behind.
 import logging
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from posttrain_contract import layout
@@ -66,17 +67,25 @@ def newest(folder: Path, *, config_digest: str) -> Path | None:
     return None
 
 
-def rotate(folder: Path, *, keep: int) -> None:
+def whole(folder: Path) -> list[int]:
+    """The steps of the checkpoints that one could go on from, in their order."""
+    return sorted(step for step, path in _candidates(folder) if _fault(path) is None)
+
+
+def rotate(folder: Path, *, keep: int, protect: Collection[int] = ()) -> None:
     """Removes everything older than the ``keep`` newest whole checkpoints: older ones, unfinished and broken ones.
+
+    Checkpoints of the steps in ``protect`` stay.
 
     Unfinished ones are what a process left that was killed while saving, or while it was here. Newer ones stay.
     """
-    whole = sorted(step for step, path in _candidates(folder) if _fault(path) is None)
-    if not whole:
+    steps = whole(folder)
+    if not steps:
         return
-    oldest = whole[-keep:][0]
+    oldest = steps[-keep:][0]
+    kept = {f"checkpoint-{step}" for step in (oldest, *protect)}
     for step, path in _candidates(folder, _CHECKPOINT_OR_BROKEN):
-        if step <= oldest and path.name != f"checkpoint-{oldest}":
+        if step <= oldest and path.name not in kept:
             # First the marker: half a checkpoint must not look whole.
             (path / layout.COMPLETE).unlink(missing_ok=True)
             shutil.rmtree(path)

@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import math
+import os
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from posttrain_contract.progress import HistoryLine, Progress
@@ -30,6 +32,9 @@ class ProgressReporter:
         self._phase_start = (0.0, 0)
         self._written = 0.0
         self._logged = 0.0
+        self._descriptor: int | None = None
+        self.listeners: list[Callable[[int, Mapping[str, float]], None]] = []
+        """Called with every record of the history."""
 
     def update(
         self, phase: str, *, step: int = 0, total: int | None = None, metrics: Mapping[str, float] | None = None
@@ -51,10 +56,18 @@ class ProgressReporter:
         """Adds figures to the history, for curves; the newest also appear in the progress."""
         finite = _finite(metrics)
         self._metrics.update(finite)
-        line = HistoryLine(step=step, metrics=finite)
-        self._history.parent.mkdir(parents=True, exist_ok=True)
-        with self._history.open("a", encoding="utf-8") as file:
-            file.write(line.model_dump_json(by_alias=True) + "\n")
+        line = HistoryLine(step=step, metrics=finite, time=round(time.time(), 3))
+        for listener in self.listeners:
+            listener(step, finite)
+        os.write(self._file(), line.model_dump_json(by_alias=True).encode() + b"\n")
+
+    def _file(self) -> int:
+        """The history, opened once: steps may be milliseconds, and the file may be on a network."""
+        if self._descriptor is None:
+            self._history.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._history, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            weakref.finalize(self, os.close, self._descriptor)
+        return self._descriptor
 
     def _write(self, now: float, step: int, total: int | None) -> None:
         self._written = now

@@ -73,6 +73,10 @@ def run_ranks(module: str, context: StageContext[Any]) -> Finished:
         **os.environ,
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300"),
     }
+    if os.environ.get("PET_NODE_RANK", "0") == "0":
+        context.progress.record(
+            0, {"attempt": context.config.run.attempt}
+        )  # the history begins with the first of these
     process = subprocess.Popen(rank_command(module, context), env=environment)  # noqa: S603 - our own module
     asked = False
     while (status := process.poll()) is None:

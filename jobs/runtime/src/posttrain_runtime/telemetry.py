@@ -92,6 +92,8 @@ class _ProgressCollector(Collector):
         )
         if snapshot.total_steps is not None:
             yield GaugeMetricFamily("posttrain_steps", "Units in all in the present phase.", value=snapshot.total_steps)
+        if snapshot.eta_seconds is not None:
+            yield GaugeMetricFamily("posttrain_eta_seconds", "Seconds that are left.", value=snapshot.eta_seconds)
         figures = GaugeMetricFamily("posttrain_figure", "Newest figures of the stage.", labels=["name"])
         for name, value in snapshot.metrics.items():
             figures.add_metric([name], value)

@@ -1,7 +1,7 @@
 """What happens around the optimizer steps: telling, stopping, sealing checkpoints, evaluating."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,19 @@ class Stopping(TrainerCallback):
 class Checkpointing(TrainerCallback):
     """Looks for space before a checkpoint is saved, seals it when all ranks are done, and removes old ones."""
 
-    def __init__(self, folder: Path, *, keep: int, config_digest: str, expected_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        config_digest: str,
+        expected_bytes: int,
+        protect: Callable[[], Collection[int]] = tuple,
+    ) -> None:
+        """``protect`` gives the steps whose checkpoints are kept whatever comes after them."""
         self._folder = folder
         self._keep = keep
+        self._protect = protect
         self._digest = config_digest
         self._expected_bytes = expected_bytes
 
@@ -89,16 +99,25 @@ class Checkpointing(TrainerCallback):
                 world_size=gang.size(),
                 config_digest=self._digest,
             )
-            checkpoints.rotate(self._folder, keep=self._keep)
+            checkpoints.rotate(self._folder, keep=self._keep, protect=self._protect())
 
 
 class Evaluating(TrainerCallback):
-    """Evaluates every so many steps; the last step is left to the evaluation after training."""
+    """Evaluates every so many steps; the last step is left to the evaluation after training.
 
-    def __init__(self, evaluate: Callable[[int], None], *, every_steps: int) -> None:
+    Add it before whoever looks at ``control.should_save``.
+    """
+
+    def __init__(self, evaluate: Callable[[int], bool], *, every_steps: int, owed: bool = False) -> None:
+        """``evaluate`` says whether the step's state must be saved; ``owed``: begin with the step resumed from."""
         self._evaluate = evaluate
         self._every_steps = every_steps
+        self._owed = owed
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._owed:
+            self._evaluate(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self._every_steps == 0 and state.global_step < state.max_steps:
-            self._evaluate(state.global_step)
+            control.should_save |= self._evaluate(state.global_step)

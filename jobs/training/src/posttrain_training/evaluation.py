@@ -1,13 +1,13 @@
 """Evaluation by greedy generation: the share of tasks whose final answer is exactly right."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from posttrain_contract import layout
+from posttrain_contract.evaluation import EVALUATION_INPUT, GenerationEvaluation
 from posttrain_contract.progress import SampleLine
-from posttrain_contract.training import EVALUATION_INPUT, GenerationEvaluation
 from posttrain_runtime import answers
 from posttrain_runtime.errors import Preempted
 
@@ -27,9 +27,11 @@ class Evaluator:
         self._tokenizer = tokenizer
         self._samples = run_folder / layout.SAMPLES
         self._stop = stop
-        self._reader = answers.READERS[settings.answer]
+        self.listeners: list[Callable[[Sequence[SampleLine]], None]] = []
+        """Called in the leading rank with the samples of every evaluation."""
+        self._reader = answers.reader(settings.answer, settings.pattern)
         field = f"spec.{EVALUATION_INPUT}"
-        self._tasks = load_tasks(path, field=field, dataset=settings.dataset, formats=[settings.answer])
+        self._tasks = load_tasks(path, field=field, dataset=settings.dataset, readers=[self._reader])
 
     def score(self, model: Any, *, step: int) -> float:
         """The share of tasks solved, 0 to 1, the same in every rank; some answers go to ``logs/samples.jsonl``.
@@ -45,6 +47,8 @@ class Evaluator:
         shares = gang.gather((sum(line.correct for line in own), len(own), own[:_SAMPLES]))
         if gang.rank() == 0:
             self._write(shares[0][2])
+            for listener in self.listeners:
+                listener(shares[0][2])
         solved, tried = (sum(share[index] for share in shares) for index in (0, 1))
         return float(solved / tried)
 

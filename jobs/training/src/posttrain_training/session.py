@@ -3,31 +3,44 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from posttrain_contract import layout
+from posttrain_contract.evaluation import EVALUATION_INPUT
 from posttrain_contract.exit_codes import ExitCode
-from posttrain_contract.metrics import EXACT_MATCH, EXACT_MATCH_BEFORE, FIRST_LOSS, LOSS
+from posttrain_contract.metrics import (
+    EXACT_MATCH,
+    EXACT_MATCH_BEFORE,
+    FIRST_LOSS,
+    GRADIENT_NORM,
+    LEARNING_RATE,
+    LOSS,
+    PERPLEXITY,
+)
 from posttrain_contract.stage import FineTuneStage, RLStage
-from posttrain_contract.training import EVALUATION_INPUT
 from posttrain_runtime import checkpoints
 from posttrain_runtime.context import StageContext
-from posttrain_runtime.errors import Preempted
+from posttrain_runtime.errors import Preempted, StageError
 from posttrain_runtime.ranks import RankOutcome
 from transformers import PrinterCallback
 
 from posttrain_training import export, gang
+from posttrain_training.best import Best
 from posttrain_training.callbacks import Checkpointing, Evaluating, Stopping, Telling
 from posttrain_training.evaluation import Evaluator
 from posttrain_training.history import History
+from posttrain_training.judging import Judge, Scorer
+from posttrain_training.measures import CHECKPOINT_SECONDS, Measures, compute_of, overall
 from posttrain_training.models import count_parameters
+from posttrain_training.perplexity import PerplexityEvaluator, Row
 from posttrain_training.tokenizers import load_tokenizer
+from posttrain_training.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
-FIGURES: Mapping[str, str] = {"loss": LOSS, "grad_norm": "gradientNorm", "learning_rate": "learningRate"}
+FIGURES: Mapping[str, str] = {"loss": LOSS, "grad_norm": GRADIENT_NORM, "learning_rate": LEARNING_RATE}
 """What every trainer logs, and how our history calls it."""
 _RECENT_STEPS = 10
 _BYTES_PER_PARAMETER = 12
@@ -42,15 +55,23 @@ class Session:
     """
 
     def __init__(
-        self, context: StageContext[FineTuneStage] | StageContext[RLStage], *, device: Any, tokenizer: Any
+        self,
+        context: StageContext[FineTuneStage] | StageContext[RLStage],
+        *,
+        device: Any,
+        tokenizer: Any,
+        validation: Sequence[Row] | None = None,
     ) -> None:
+        """``validation`` has the rows of tokens whose perplexity is asked for."""
         self._context = context
         self._spec = context.config.spec
         self._tokenizer = tokenizer
         self._folder = context.folder / layout.CHECKPOINTS
         self.stop = gang.Stop(context.stop, device=device)
         self.resume = self._newest()
-        self._evaluator = self._make_evaluator()
+        self._evaluator: Evaluator | None = None
+        self._judge = self._make_judge(validation)
+        self._tracker = self._make_tracker()
 
     def _newest(self) -> Path | None:
         """The leader chooses the checkpoint, because choosing sets damaged ones aside."""
@@ -63,16 +84,50 @@ class Session:
             log.info("going on from %s", chosen.name)
         return chosen
 
-    def _make_evaluator(self) -> Evaluator | None:
-        if self._spec.evaluation is None:
+    def _make_judge(self, validation: Sequence[Row] | None) -> Judge:
+        wanted = self._spec.evaluation
+        if wanted is None:
+            return Judge({}, best=None, progress=self._context.progress)
+        scorers: dict[str, Scorer] = {}
+        if wanted.generate is not None:
+            scorers[EXACT_MATCH] = self._evaluator = Evaluator(
+                wanted.generate,
+                path=self._context.input_path(EVALUATION_INPUT),
+                tokenizer=self._tokenizer,
+                run_folder=self._context.folder,
+                stop=self.stop,
+            )
+        if wanted.perplexity:
+            scorers[PERPLEXITY] = self._perplexity(validation)
+        return Judge(scorers, best=self._best(wanted.keep_best), progress=self._context.progress)
+
+    def _perplexity(self, validation: Sequence[Row] | None) -> PerplexityEvaluator:
+        if not validation:
+            raise StageError(
+                ExitCode.USAGE,
+                "ValidationMissing",
+                "spec.evaluation.perplexity: there are no validation rows; set aside a share of spec.dataset for them",
+            )
+        size = self._spec.training.batch_size
+        return PerplexityEvaluator(validation, batch_size=size, padding=self._tokenizer.pad_token_id, stop=self.stop)
+
+    def _best(self, figure: str | None) -> Best | None:
+        if figure is None:
             return None
-        return Evaluator(
-            self._spec.evaluation.generate,
-            path=self._context.input_path(EVALUATION_INPUT),
-            tokenizer=self._tokenizer,
-            run_folder=self._context.folder,
-            stop=self.stop,
-        )
+        return Best(figure, folder=self._folder, history=History(self._context.folder), resumed_at=self._resumed_at)
+
+    @property
+    def _resumed_at(self) -> int:
+        return 0 if self.resume is None else _saved_step(self.resume)
+
+    def _make_tracker(self) -> Tracker | None:
+        if self._spec.tracking is None or gang.rank() != 0:
+            return None
+        tracker = Tracker(self._spec.tracking, self._context)
+        self._context.progress.listeners.append(tracker.figures)
+        if self._evaluator is not None:
+            self._evaluator.listeners.append(tracker.samples)
+        return tracker
 
     def run(self, trainer: Any, *, figures: Mapping[str, str], extra: Callable[[], Mapping[str, float]] = dict) -> int:
         """Trains to the last step and returns its number.
@@ -80,60 +135,68 @@ class Session:
         ``figures`` maps names that this trainer logs beside ``FIGURES`` to names of our history; ``extra`` gives
         further figures of the present step. Raises ``Preempted`` when the run was asked to stop.
         """
-        if self.resume is None:
-            self._evaluate(trainer.model, step=0, saved=False)
-        if self.resume is not None and _is_finished(self.resume):
-            # The trainer would do one step more than asked for; only the end of the run is missing.
-            trainer._load_from_checkpoint(str(self.resume))  # noqa: SLF001 - there is no public way
-            step = _saved_step(self.resume)
-        else:
-            step = self._train(trainer, Telling(self._context.progress, {**FIGURES, **figures}, extra))
-        self._evaluate(trainer.model, step=step, saved=True)
+        succeeded = False
+        try:
+            step = self._run(trainer, figures=figures, extra=extra)
+            succeeded = True
+        finally:
+            if self._tracker is not None:
+                self._tracker.close(succeeded=succeeded)
         return step
 
-    def _train(self, trainer: Any, telling: Telling) -> int:
+    def _run(self, trainer: Any, *, figures: Mapping[str, str], extra: Callable[[], Mapping[str, float]]) -> int:
+        if self.resume is None:
+            self._judge.evaluate(trainer.model, step=0, saved=False)
+        if self.resume is not None and _is_finished(self.resume):
+            # The trainer would do one step more than asked for; only the end of the run is missing.
+            _load(trainer, self.resume)
+            step = _saved_step(self.resume)
+        else:
+            step = self._train(trainer, figures={**FIGURES, **figures}, extra=extra)
+        self._judge.evaluate(trainer.model, step=step, saved=True)
+        if (best := self._judge.best) is not None and best.step not in (0, step):
+            log.info("step %d was the best: its weights are published", best.step)
+            _load_back(trainer, self._folder / f"checkpoint-{best.step}")
+        return step
+
+    def _train(self, trainer: Any, *, figures: Mapping[str, str], extra: Callable[[], Mapping[str, float]]) -> int:
         stopping = Stopping(self.stop)
+        history = History(self._context.folder)
+        measures = Measures(
+            history, resumed_at=self._resumed_at, compute=compute_of(trainer.model, trainer.args.device)
+        )
+        trainer.add_callback(measures)
         trainer.remove_callback(PrinterCallback)
         # TRL would write a model card among the checkpoints, with each of them.
         trainer.create_model_card = lambda **_: None
+        self._judge.timed = measures.evaluating
         if self._spec.evaluation is not None and (every := self._spec.evaluation.every_steps) is not None:
+            owed = self._judge.owes(self._resumed_at, every_steps=every, history=history)
             trainer.add_callback(
-                Evaluating(lambda step: self._evaluate_between(trainer.model, step), every_steps=every)
+                Evaluating(lambda step: self._judge.evaluate_between(trainer.model, step), every_steps=every, owed=owed)
             )
         trainer.add_callback(stopping)
-        trainer.add_callback(telling)
+        trainer.add_callback(Telling(self._context.progress, figures, lambda: {**measures.figures, **extra()}))
         trainer.add_callback(
             Checkpointing(
                 self._folder,
                 keep=self._spec.checkpoints.keep,
                 config_digest=self._context.digest,
                 expected_bytes=count_parameters(trainer.model) * _BYTES_PER_PARAMETER,
+                protect=self._protected,
             )
         )
+        trainer.add_callback(measures.closing)
         trainer.train(resume_from_checkpoint=None if self.resume is None else str(self.resume))
         step: int = trainer.state.global_step
+        if gang.rank() == 0 and measures.checkpoint_seconds is not None:
+            self._context.progress.record(step, {CHECKPOINT_SECONDS: measures.checkpoint_seconds})
         if stopping.stopped:
             raise Preempted(saved=True, step=step)
         return step
 
-    def _evaluate_between(self, model: Any, step: int) -> None:
-        """A stop request ends the evaluation; the run itself stops at the end of the step, where it can save."""
-        try:
-            self._evaluate(model, step=step, saved=True)
-        except Preempted:
-            log.info("the evaluation at step %d was left unfinished", step)
-
-    def _evaluate(self, model: Any, *, step: int, saved: bool) -> None:
-        if self._evaluator is None:
-            return
-        self._context.progress.update("evaluating", step=step)
-        try:
-            score = self._evaluator.score(model, step=step)
-        except Preempted as stopped:
-            raise Preempted(saved=saved, step=step) from stopped
-        if gang.rank() == 0:
-            self._context.progress.record(step, {EXACT_MATCH: score})
-        log.info("held-out exact match at step %d: %.3f", step, score)
+    def _protected(self) -> Collection[int]:
+        return self._judge.best.protected() if self._judge.best else ()
 
     def finish(self, model: Any, *, step: int, metrics: Mapping[str, float | None]) -> RankOutcome:
         """Stages the model in the leading rank and says how this rank ended.
@@ -144,7 +207,8 @@ class Session:
         if gang.rank() == 0:
             self._context.progress.update("saving", step=step)
             # Read anew: training leaves its padding and truncation in the tokenizer that it used.
-            tokenizer = load_tokenizer(self._context.input_path("model"))
+            template = self._tokenizer.chat_template
+            tokenizer = load_tokenizer(self._context.input_path("model"), template=template, plain=True)
             parameters = export.save(model, tokenizer=tokenizer, folder=self._context.staging)
         gang.barrier()
         return RankOutcome(
@@ -160,13 +224,34 @@ class Session:
     def metrics(self, *, step: int) -> dict[str, float | None]:
         """The figures that every training stage answers with, over all attempts."""
         history = History(self._context.folder)
+        best = self._judge.best
+        published = (best.step if best else 0) or step
         return {
             "steps": step,
+            "bestStep": float(best.step) if best else None,
             LOSS: history.recent_mean(LOSS, count=_RECENT_STEPS),
             FIRST_LOSS: history.first(LOSS),
             EXACT_MATCH_BEFORE: history.of(EXACT_MATCH).get(0),
-            EXACT_MATCH: history.of(EXACT_MATCH).get(step) if step else None,
+            EXACT_MATCH: history.of(EXACT_MATCH).get(published) if published else None,
+            "perplexityBefore": history.of(PERPLEXITY).get(0),
+            PERPLEXITY: history.of(PERPLEXITY).get(published) if published else None,
+            **overall(history),
+            "trackingLost": float(self._tracker.lost) if self._tracker and self._tracker.lost else None,
         }
+
+
+def _load(trainer: Any, checkpoint: Path) -> None:
+    """Gives the model the weights of a checkpoint."""
+    trainer._load_from_checkpoint(str(checkpoint))  # noqa: SLF001 - there is no public way
+
+
+def _load_back(trainer: Any, checkpoint: Path) -> None:
+    """The same after training, when the weights may be split among the ranks."""
+    if trainer.model_wrapped is trainer.model or not (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
+        _load(trainer, checkpoint)
+        return
+    trainer.state.best_model_checkpoint = str(checkpoint)
+    trainer._load_best_model()  # noqa: SLF001 - there is no public way
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:

@@ -98,6 +98,11 @@ class Secrets(Model):
     hugging_face: Name | None = Field(
         default=None, description="Secret whose key `token` is the Hub token; given to UploadJob pods only."
     )
+    wandb: Name | None = Field(
+        default=None,
+        description="Secret whose key `apiKey` is the W&B API key; given to training pods whose tracking.wandb.mode is "
+        "online; absent: they write offline.",
+    )
 
 
 class RunSpec(Model):

@@ -102,7 +102,15 @@ def _environment(resource: Resource, stage: str) -> list[Json]:
     variables.append({"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
     if stage == "upload" and (secret := resource.run.secrets.hugging_face) is not None:
         variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": "token"}}})
+    if _tracks_online(resource, stage) and (secret := resource.run.secrets.wandb) is not None:
+        variables.append({"name": "WANDB_API_KEY", "valueFrom": {"secretKeyRef": {"name": secret, "key": "apiKey"}}})
     return variables
+
+
+def _tracks_online(resource: Resource, stage: str) -> bool:
+    """Whether these pods send figures; rollout servers do not."""
+    tracking = getattr(resource.spec, "tracking", None) if stage in ("finetune", "rl") else None
+    return tracking is not None and tracking.wandb is not None and tracking.wandb.mode == "online"
 
 
 def _resources(resource: Resource) -> Json:

@@ -1,0 +1,142 @@
+"""Copies of the figures to W&B and TensorBoard, by a process beside the leading rank.
+
+Libraries that track reach for the network, start processes and register what runs at exit; any of it can hang. So they
+live in a process of their own that can be killed: the training hands it lines through a queue and never waits, apart
+from a bounded time at the very end.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from posttrain_contract.progress import SampleLine
+from posttrain_contract.stage import FineTuneStage, RLStage
+from posttrain_contract.tracking import Tracking
+from posttrain_runtime.context import StageContext
+
+log = logging.getLogger(__name__)
+
+_WAITING_LINES: Final = 10_000
+"""Lines that may wait for the process; further ones are lost."""
+LAST_SECONDS: Final = 30.0
+"""Time for the last lines after a run that succeeded."""
+LAST_SECONDS_STOPPED: Final = 10.0
+"""The same after one that did not: a pod that shall go has little time left."""
+
+
+class Tracker:
+    """Hands figures and samples on. No method raises or blocks, whatever happens to the other side."""
+
+    def __init__(self, tracking: Tracking, context: StageContext[FineTuneStage] | StageContext[RLStage]) -> None:
+        self._lines: queue.Queue[bytes | None] = queue.Queue(_WAITING_LINES)
+        self._lost = 0
+        self._process = _start(context)
+        self._thread = threading.Thread(target=self._feed, name="tracking", daemon=True)
+        self._thread.start()
+        self._put({"settings": _settings(tracking, context)})
+
+    @property
+    def lost(self) -> int:
+        """Lines that did not get through to the process, or that it could not pass on."""
+        return self._lost
+
+    def figures(self, step: int, figures: Mapping[str, float]) -> None:
+        """Passes the figures of a step on."""
+        if figures:
+            self._put({"step": step, "figures": dict(figures)})
+
+    def samples(self, lines: Sequence[SampleLine]) -> None:
+        """Passes the samples of one evaluation on, as a table of their own."""
+        if lines:
+            self._put({"step": lines[0].step, "samples": [line.dump() for line in lines]})
+
+    def close(self, *, succeeded: bool) -> None:
+        """Lets the last lines through, for a bounded time, and ends the process."""
+        seconds = LAST_SECONDS if succeeded else LAST_SECONDS_STOPPED
+        self._put({"end": 0 if succeeded else 1})
+        self._put(None)
+        status: int | None = None
+        if self._process is not None:
+            try:
+                status = self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                log.warning("tracking did not end in %g s and was cut off; `wandb sync` sends what is missing", seconds)
+            _kill_group(self._process)
+        self._thread.join(1.0)
+        self._lost += self._lines.qsize() if status is None else 0
+        if status != 0:
+            self._lost = max(self._lost, 1)
+        if self._lost:
+            log.warning("figures were lost on their way to the trackers; the run's own history has all of them")
+
+    def _put(self, message: Mapping[str, Any] | None) -> None:
+        try:
+            self._lines.put_nowait(None if message is None else json.dumps(message).encode() + b"\n")
+        except queue.Full:
+            self._lost += 1
+
+    def _feed(self) -> None:
+        """The thread that may block. A process that ended takes no lines, and they count as lost."""
+        pipe = None if self._process is None else self._process.stdin
+        while (line := self._lines.get()) is not None:
+            try:
+                if pipe is None:
+                    raise BrokenPipeError
+                pipe.write(line)
+                pipe.flush()
+            except (OSError, ValueError):
+                pipe = None
+                self._lost += 1
+        if pipe is not None:
+            _close(pipe)
+
+
+def _start(context: StageContext[Any]) -> "subprocess.Popen[bytes] | None":
+    places = dict.fromkeys(("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"), str(context.scratch))
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "posttrain_training.tracker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, **places},
+            start_new_session=True,  # it outlives a stop request to tell of it, and can be killed with its children
+        )
+    except OSError as error:
+        log.warning("tracking could not be started: %s", error)
+        return None
+
+
+def _settings(tracking: Tracking, context: StageContext[Any]) -> dict[str, Any]:
+    run = context.config.run
+    return {
+        "tracking": tracking.dump(),
+        "folder": str(context.folder),
+        # NAME-UID8: every attempt of one object has it, and a recreated object has another.
+        "id": context.folder.name,
+        "name": run.name,
+        "run": run.id,
+        "attempt": run.attempt,
+        "spec": json.loads(context.config.spec.model_dump_json(by_alias=True, exclude_none=True)),
+    }
+
+
+def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+    """W&B has a process of its own below."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _close(pipe: Any) -> None:
+    try:
+        pipe.close()
+    except OSError as error:
+        log.debug("the tracker was gone: %s", error)
