@@ -177,20 +177,6 @@ def test_a_resumed_run_ends_with_the_very_weights_of_an_undisturbed_one(
     assert learned(result) == learned(undisturbed[1])
 
 
-def test_a_truncated_checkpoint_is_passed_over_for_the_one_before_it(
-    undisturbed: tuple[Path, StageResult], preempted: tuple[Path, StageResult], copy: Callable[[Path], Path]
-) -> None:
-    root = copy(preempted[0])
-    folder = run_folder(root, KIND) / layout.CHECKPOINTS
-    newest, before, *_ = sorted(folder.iterdir(), key=lambda path: int(path.name.partition("-")[2]), reverse=True)
-    with (newest / "optimizer.pt").open("r+b") as file:
-        file.truncate(100)
-    result = run_stage_process(undisturbed_config(attempt=2), root)
-    assert result.resumed_from == before.name
-    assert not list(folder.glob(f"*{newest.name}*")), "a damaged checkpoint is removed with the old ones"
-    assert same_weights(weights(root), weights(undisturbed[0]))
-
-
 def test_a_run_that_died_after_its_last_step_publishes_without_another_step(
     undisturbed: tuple[Path, StageResult], copy: Callable[[Path], Path]
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from posttrain_contract.distributed import Distributed
 from posttrain_contract.stage import FineTuneStage
-from support.readers import read_by_the_operator
+from support.readers import read_by_the_operator, read_by_the_supervisor
 from support.recording import leaves, recorded
 from support.tiny import context_in_process, finetune_config, mount, write_pairs
 
@@ -33,7 +33,7 @@ def test_every_field_is_read_by_the_trainer_or_the_operator(tiny_inputs: Path, t
         root = mount(tmp_path / str(number), tiny_inputs)
         write_pairs(root / "pairs.jsonl", tiny_inputs)
         fields |= set(leaves(config.spec))
-        seen |= read_in_process(config, root) | read_by_the_operator(config.spec)
+        seen |= read_in_process(config, root) | read_by_the_operator(config.spec) | read_by_the_supervisor(config)
     parts = {field for field in fields if any(other.startswith(f"{field}.") for other in fields)}
     assert fields - parts - seen == set(), "a part that one of them leaves out is no field of its own"
 

@@ -16,7 +16,7 @@ from posttrain_runtime.keys import authorization, server_key
 from posttrain_runtime.store import read_manifest
 from posttrain_serve.guard import ROUTES
 from support.processes import children, command_line
-from support.readers import read_by_the_operator
+from support.readers import read_by_the_operator, read_by_the_supervisor
 from support.recording import leaves, recorded
 from support.stages import StageProcess, pod_address, run_stage_process, start_stage_process
 from support.tiny import context_in_process, history, mount, rl_config, run_folder, serve_config, steps_done
@@ -115,7 +115,7 @@ def test_every_field_is_read_by_the_trainer_or_the_operator(
     seen: set[str] = set()
     outcome = work(context_in_process(config.model_copy(update={"spec": recorded(config.spec, seen)}), root))
     assert outcome.metrics["steps"] == 1
-    assert set(leaves(config.spec)) == seen | read_by_the_operator(config.spec)
+    assert set(leaves(config.spec)) == seen | read_by_the_operator(config.spec) | read_by_the_supervisor(config)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,9 @@
-"""What the operator reads of a specification while it makes the children of an attempt."""
+"""What the operator and the supervisor of the training processes read of a specification."""
+
+import importlib
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 from posttrain_contract.filter import FilterSpec
 from posttrain_contract.finetune import FineTuneSpec
@@ -30,4 +35,14 @@ def read_by_the_operator(spec: Spec) -> set[str]:
         filterjob.children(resource, watched, inputs, 1, settings)
     else:
         uploadjob.children(resource, watched, inputs, 1, settings)
+    return seen
+
+
+def read_by_the_supervisor(config: Any) -> set[str]:
+    """The fields of a training that its supervisor reads before it starts the processes."""
+    program = importlib.import_module(f"posttrain_{config.stage}.__main__")
+    seen: set[str] = set()
+    watched = config.model_copy(update={"spec": recorded(config.spec, seen)})
+    with mock.patch.object(program, "run_ranks"):
+        program.supervise(SimpleNamespace(config=watched))
     return seen

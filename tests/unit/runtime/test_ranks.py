@@ -2,6 +2,8 @@
 
 import logging
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from posttrain_runtime.progress import ProgressReporter
 from posttrain_runtime.ranks import RankOutcome
 from posttrain_runtime.store import Staged
 from support.stages import run_facts
+from support.waiting import wait_for
 
 STAGING = Path("staging")
+TESTS = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +59,7 @@ def preemption(*outcomes: RankOutcome, status: int, asked: bool) -> Preempted:
 def test_the_leading_rank_tells_what_came_of_it(kind: ArtifactType | None) -> None:
     leader = ended(0, metrics={"loss": 0.5}, staged=kind, parameters=3, resumed_from="checkpoint-2")
     staged = None if kind is None else Staged(STAGING, kind, parameters=3)
-    expected = Finished({"loss": 0.5}, staged, "checkpoint-2")
+    expected = Finished({"loss": 0.5}, staged, "checkpoint-2", "rank 0")
     assert conclude(ended(1, metrics={"loss": 9.0}), leader, status=0) == expected
 
 
@@ -138,7 +142,7 @@ def context(tmp_path: Path) -> StageContext[FilterStage]:
 
 def test_a_module_that_cannot_be_imported_fails_for_good(context: StageContext[FilterStage]) -> None:
     with pytest.raises(StageError) as caught:
-        ranks.run_ranks("posttrain_runtime.not_there", context)
+        ranks.run_ranks("posttrain_runtime.not_there", context, patience=60)
     assert caught.value.code is ExitCode.UNHANDLED
 
 
@@ -149,6 +153,55 @@ def test_a_half_written_outcome_is_none(
     kill = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     monkeypatch.setattr(ranks, "rank_command", lambda *_: kill)
     with caplog.at_level(logging.WARNING), pytest.raises(StageError) as caught:
-        ranks.run_ranks("any", context)
+        ranks.run_ranks("any", context, patience=60)
     assert caught.value.code is ExitCode.KILLED
     assert "rank-0.json cannot be read" in caplog.text
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Chooses how ``support.hanging_rank`` hangs."""
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    return lambda how: monkeypatch.setenv("HANG", how)
+
+
+@pytest.mark.parametrize(
+    ("how", "answer", "stack"),
+    [
+        ("sleep", "every rank answered", "in <lambda>"),
+        ("gil", "every rank answered", "in _hold_the_gil"),
+        ("stopped", "rank 0 did not answer (state T (stopped))", "no answer: the process is in state T (stopped)"),
+    ],
+)
+def test_a_process_that_hangs_is_ended_and_its_stacks_are_kept(
+    context: StageContext[FilterStage], hanging: Callable[[str], None], how: str, answer: str, stack: str
+) -> None:
+    hanging(how)
+    (context.folder / "logs").mkdir(parents=True)
+    with pytest.raises(StageError) as caught:
+        ranks.run_ranks("support.hanging_rank", context, patience=1)
+    assert (caught.value.code, caught.value.reason) == (ExitCode.PEER_LOST, "Stalled")
+    assert "in phase 'loading model'" in caught.value.message
+    assert answer in caught.value.message
+    assert stack in (context.folder / "logs/stalled-1-0.txt").read_text(encoding="utf-8")
+    (file,) = context.scratch.glob("stacks-*")
+    assert not Path(f"/proc/{file.stem.rpartition('-')[2]}").exists()
+
+
+def test_a_process_that_hangs_after_a_stop_request_was_preempted(
+    context: StageContext[FilterStage], hanging: Callable[[str], None]
+) -> None:
+    hanging("gil")
+    (context.folder / "logs").mkdir(parents=True)
+
+    def ask() -> None:
+        wait_for((context.scratch / "progress.json").exists, "the process to begin")
+        context.stop.set()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(Preempted) as caught:
+        ranks.run_ranks("support.hanging_rank", context, patience=1)
+    asking.join()
+    assert not caught.value.saved
+    assert (context.folder / "logs/stalled-1-0.txt").is_file()

@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
     """An exception that nobody expected: a defect of the program."""
     OUT_OF_MEMORY = 71
     DIVERGED = 72
-    """The loss or the gradients are no finite numbers."""
+    """The loss or the gradients were no finite numbers twice at the same step."""
     ABORTED = 134
     KILLED = 137
     SEGFAULT = 139
@@ -47,6 +47,8 @@ class ExitCode(IntEnum):
     """The Hub or another remote service did not answer after retries."""
     PORT_TAKEN = 149
     """A port that the stage must listen on is in use."""
+    NOT_FINITE = 150
+    """The loss or the gradients are no finite numbers, for the first time at this step: perhaps the hardware."""
 
     @property
     def retriable(self) -> bool:

@@ -8,6 +8,8 @@ from pydantic import Field, ValidationError
 
 from posttrain_contract.base import Model
 
+TRAINING: Final = "training"
+"""The phase in which the steps are optimizer steps; a stage that trains and does not step in it hangs."""
 _MOST: Final = 2**53 - 1
 """The largest number that every reader of JSON keeps."""
 Line = TypeVar("Line", bound=Model)

@@ -54,6 +54,14 @@ class Training(Model):
         "of the speed; selective (SFT): all but those of attention.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of shuffling, dropout and sampling.")
+    stall_timeout: int = Field(
+        default=1800,
+        ge=60,
+        le=604_800,
+        description="Seconds that loading, saving, evaluating or one of the first steps may take without a sign of "
+        "life; then the processes count as hung and another attempt starts. Later steps: ten times their median, at "
+        "least a minute.",
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -2,9 +2,14 @@
 
 import sys
 
+from posttrain_contract.finetune import FineTuneSpec
 from posttrain_contract.stage import FineTuneStage
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.ranks import RankOutcome, run_rank
+from posttrain_training import oom
+
+_UNQUANTIZABLE = ("zero3", "fsdp2")
+"""Strategies that cannot shard quantized weights."""
 
 
 def work(context: StageContext[FineTuneStage]) -> RankOutcome:
@@ -13,7 +18,8 @@ def work(context: StageContext[FineTuneStage]) -> RankOutcome:
 
     from posttrain_finetune.sharding import check_override  # noqa: PLC0415
 
-    check_override(context.config.spec.distributed)
+    spec = context.config.spec
+    check_override(spec.distributed)
     check_model_folder(context.input_path("model"))
     from posttrain_finetune.data import prepared_rows  # noqa: PLC0415
 
@@ -21,7 +27,22 @@ def work(context: StageContext[FineTuneStage]) -> RankOutcome:
     context.progress.update("loading libraries")
     from posttrain_finetune.train import train  # noqa: PLC0415
 
-    return train(context, rows)
+    with oom.naming(lambda: _lighter(spec)):
+        return train(context, rows)
+
+
+def _lighter(spec: FineTuneSpec) -> list[str]:
+    """What to change when the memory does not suffice."""
+    training, adapter = spec.training, spec.adapter
+    sharded = spec.distributed.strategy in _UNQUANTIZABLE
+    quantizable = adapter is not None and adapter.quantization is None and not sharded
+    return oom.remedies(
+        batch_size=training.batch_size,
+        accumulation=training.gradient_accumulation,
+        max_length=training.max_length,
+        checkpointing=training.gradient_checkpointing,
+        weights="all" if adapter is None else "adapter" if quantizable else "fixed",
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,16 @@
 
 import sys
 
+from posttrain_contract.stage import RLStage
+from posttrain_runtime.context import Finished, StageContext
 from posttrain_runtime.main import run_stage
 from posttrain_runtime.ranks import run_ranks
 
+
+def supervise(context: StageContext[RLStage]) -> Finished:
+    """Runs this pod's training processes to their end."""
+    return run_ranks("posttrain_rl.rank", context, patience=context.config.spec.training.stall_timeout)
+
+
 if __name__ == "__main__":
-    sys.exit(run_stage("rl", lambda context: run_ranks("posttrain_rl.rank", context)))
+    sys.exit(run_stage("rl", supervise))

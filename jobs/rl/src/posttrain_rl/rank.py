@@ -2,10 +2,12 @@
 
 import sys
 
+from posttrain_contract.rl import RLSpec
 from posttrain_contract.stage import RLStage
 from posttrain_runtime import answers
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.ranks import RankOutcome, run_rank
+from posttrain_training import oom
 
 
 def work(context: StageContext[RLStage]) -> RankOutcome:
@@ -25,7 +27,19 @@ def work(context: StageContext[RLStage]) -> RankOutcome:
     context.progress.update("loading libraries")
     from posttrain_rl.train import train  # noqa: PLC0415
 
-    return train(context, tasks)
+    with oom.naming(lambda: _lighter(spec)):
+        return train(context, tasks)
+
+
+def _lighter(spec: RLSpec) -> list[str]:
+    """What to change when the memory does not suffice."""
+    return oom.remedies(
+        batch_size=spec.training.batch_size,
+        accumulation=spec.training.gradient_accumulation,
+        max_length=None,
+        checkpointing=spec.training.gradient_checkpointing,
+        weights="fixed",
+    )
 
 
 if __name__ == "__main__":

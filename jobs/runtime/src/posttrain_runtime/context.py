@@ -37,6 +37,8 @@ class Finished:
     metrics: dict[str, float] = field(default_factory=dict)
     staged: Staged | None = None
     resumed_from: str | None = None
+    message: str = ""
+    """What people should know although all went well."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,12 @@ import errno
 
 from posttrain_contract.exit_codes import ExitCode
 
+_FAILED_WRITES = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed", "unexpected pos ")
+"""How safetensors and torch tell of a full disk: they raise errors of their own, torch's without the cause."""
+
+_CPU_FULL = "DefaultCPUAllocator: can't allocate memory"
+"""How torch tells that the memory of the CPU does not suffice."""
+
 
 class StageError(Exception):
     """A failure that the stage understands.
@@ -16,6 +22,10 @@ class StageError(Exception):
         self.code = code
         self.reason = reason
         self.message = message
+
+    def __reduce__(self) -> tuple[type["StageError"], tuple[ExitCode, str, str]]:
+        """Ranks send it to one another."""
+        return type(self), (self.code, self.reason, self.message)
 
 
 class Preempted(Exception):
@@ -41,11 +51,17 @@ def classify(error: BaseException) -> StageError:
         return StageError(
             ExitCode.STORAGE, "DiskFull", f"no space left while writing{_file(error)}; free some or use a larger claim"
         )
+    if any(words in str(error) for words in _FAILED_WRITES):
+        return StageError(
+            ExitCode.STORAGE,
+            "WriteFailed",
+            f"a file could not be written ({_first_line(error)}); look whether the claim is full",
+        )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StageError(
             ExitCode.UNWRITABLE, "Unwritable", f"permission denied{_file(error)}; make the store writable for this user"
         )
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _CPU_FULL in str(error):
         return StageError(
             ExitCode.OUT_OF_MEMORY,
             "OutOfMemory",
@@ -57,3 +73,7 @@ def classify(error: BaseException) -> StageError:
 
 def _file(error: OSError) -> str:
     return f" ({error.filename})" if error.filename else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -178,6 +178,7 @@ def _success(context: StageContext[Any], finished: Finished, manifest: Manifest 
     return StageResult(
         outcome="Succeeded",
         exit_code=ExitCode.DONE,
+        message=finished.message,
         metrics={name: value for name, value in finished.metrics.items() if math.isfinite(value)},
         artifact=None if manifest is None else store.summarize(manifest, uri=uri),
         resumed_from=finished.resumed_from,

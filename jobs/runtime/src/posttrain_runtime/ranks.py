@@ -21,7 +21,7 @@ from posttrain_contract.base import Model
 from posttrain_contract.exit_codes import FIRST_RETRIABLE, ExitCode
 from pydantic import Field, ValidationError
 
-from posttrain_runtime import logs
+from posttrain_runtime import logs, stalls
 from posttrain_runtime.context import Finished, StageContext, mount_root
 from posttrain_runtime.errors import Preempted, StageError, classify
 from posttrain_runtime.files import write_atomically
@@ -31,6 +31,8 @@ from posttrain_runtime.store import Staged
 log = logging.getLogger(__name__)
 
 _POLL = 0.05
+_LAUNCHER_SECONDS = 10
+"""How long torchrun may take to see that its processes are gone."""
 
 
 class RankOutcome(Model):
@@ -63,11 +65,12 @@ def rank_command(module: str, context: StageContext[Any]) -> list[str]:
     return [sys.executable, *launcher, "-m", module, *arguments]
 
 
-def run_ranks(module: str, context: StageContext[Any]) -> Finished:
+def run_ranks(module: str, context: StageContext[Any], *, patience: float) -> Finished:
     """Runs the training processes of this pod to their end.
 
-    On a stop request they get SIGTERM once; the kubelet's grace period bounds how long they may save. Raises
-    ``StageError`` with the cause of the first rank that failed, or ``Preempted``.
+    On a stop request they get SIGTERM once; the kubelet's grace period bounds how long they may save. Processes that
+    hang are ended: see ``stalls``, which explains ``patience``, in seconds. Raises ``StageError`` with the cause of the
+    first rank that failed, or ``Preempted``.
     """
     environment = {
         **os.environ,
@@ -79,14 +82,41 @@ def run_ranks(module: str, context: StageContext[Any]) -> Finished:
         )  # the history begins with the first of these
     process = subprocess.Popen(rank_command(module, context), env=environment)  # noqa: S603 - our own module
     asked = False
+    watch = stalls.Watch(context.scratch, patience=patience)
     while (status := process.poll()) is None:
         if context.stop.is_set() and not asked:
             asked = True
             log.info("asked to stop: telling the training processes")
             process.send_signal(signal.SIGTERM)
+        watch.look()
+        if watch.bereaved:
+            stalls.end_ranks(context.scratch)
+        elif (told := watch.stalled) is not None:
+            failure = _end_stalled(process, context, told)
+            raise Preempted(saved=False) if asked else failure
         time.sleep(_POLL)
     outcomes = _read_outcomes(context.scratch)
     return _conclude(outcomes, status, asked=asked, staging=context.staging)
+
+
+def _end_stalled(process: "subprocess.Popen[bytes]", context: StageContext[Any], told: str) -> StageError:
+    """Saves the stacks of processes that hang and ends them. Other pods notice that they are gone, if not the stall."""
+    target = stalls.stacks_file(
+        context.folder, attempt=context.config.run.attempt, node=os.environ.get("PET_NODE_RANK", "0")
+    )
+    answers = stalls.save_stacks(context.scratch, target)
+    stalls.end_ranks(context.scratch)
+    try:
+        process.wait(timeout=_LAUNCHER_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    return StageError(
+        ExitCode.PEER_LOST,
+        "Stalled",
+        f"the training processes hang: {told}; {answers}; their stacks are in {layout.LOGS}/{target.name}; raise "
+        "training.stallTimeout if they only needed longer",
+    )
 
 
 def _conclude(outcomes: Sequence[RankOutcome], status: int, *, asked: bool, staging: Path) -> Finished:
@@ -107,7 +137,7 @@ def _conclude(outcomes: Sequence[RankOutcome], status: int, *, asked: bool, stag
     staged = None
     if leader.rank == 0 and leader.staged is not None:
         staged = Staged(staging, leader.staged, parameters=leader.parameters)
-    return Finished(leader.metrics, staged, leader.resumed_from)
+    return Finished(leader.metrics, staged, leader.resumed_from, leader.message)
 
 
 def _died(status: int) -> StageError:
@@ -158,6 +188,7 @@ def run_rank(work: Callable[[StageContext[Any]], RankOutcome], argv: Sequence[st
     )
     context = StageContext(config=config, config_path=arguments.config, scratch=arguments.scratch, progress=progress)
     signal.signal(signal.SIGTERM, lambda *_: context.stop.set())
+    stalls.answer_with_stacks(arguments.scratch, rank)
     outcome = _guarded(work, context, rank)
     write_atomically(arguments.scratch / f"rank-{rank}.json", outcome.model_dump_json(by_alias=True).encode())
     return int(outcome.exit_code)

@@ -5,16 +5,15 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from posttrain_contract.exit_codes import ExitCode
+import torch
 from posttrain_contract.metrics import LOSS
+from posttrain_contract.progress import TRAINING
 from posttrain_runtime import checkpoints
-from posttrain_runtime.errors import StageError
 from posttrain_runtime.progress import ProgressReporter
 from transformers import TrainerCallback
 
 from posttrain_training import gang
-
-PHASE = "training"
+from posttrain_training.divergence import Divergence
 
 
 class Telling(TrainerCallback):
@@ -24,14 +23,20 @@ class Telling(TrainerCallback):
     """
 
     def __init__(
-        self, progress: ProgressReporter, figures: Mapping[str, str], extra: Callable[[], Mapping[str, float]]
+        self,
+        progress: ProgressReporter,
+        figures: Mapping[str, str],
+        extra: Callable[[], Mapping[str, float]],
+        *,
+        divergence: Divergence,
     ) -> None:
         self._progress = progress
+        self._divergence = divergence
         self._figures = figures
         self._extra = extra
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._progress.update(PHASE, step=state.global_step, total=state.max_steps)
+        self._progress.update(TRAINING, step=state.global_step, total=state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
         named = {ours: logs[theirs] for theirs, ours in self._figures.items() if logs and logs.get(theirs) is not None}
@@ -41,16 +46,11 @@ class Telling(TrainerCallback):
             return
         for name in (LOSS, "gradientNorm"):
             if not math.isfinite(named.get(name, 0.0)):
-                raise StageError(
-                    ExitCode.DIVERGED,
-                    "Diverged",
-                    f"{name} is {named[name]} at step {state.global_step}; lower training.learningRate or "
-                    "training.maxGradientNorm, or look for broken rows",
-                )
+                raise self._divergence.error(f"{name} is {named[name]}", step=state.global_step)
         named |= self._extra()
         if gang.rank() == 0:
             self._progress.record(state.global_step, named)
-        self._progress.update(PHASE, step=state.global_step, total=state.max_steps, metrics=named)
+        self._progress.update(TRAINING, step=state.global_step, total=state.max_steps, metrics=named)
 
 
 class Stopping(TrainerCallback):
@@ -68,7 +68,11 @@ class Stopping(TrainerCallback):
 
 
 class Checkpointing(TrainerCallback):
-    """Looks for space before a checkpoint is saved, seals it when all ranks are done, and removes old ones."""
+    """Looks before a checkpoint is saved, seals it when all ranks are done, and removes old ones.
+
+    Weights that are no numbers are not saved: the last update may have spoiled them although its loss was fine.
+    ``saving`` is ``stalls.saving_file`` of this rank.
+    """
 
     def __init__(
         self,
@@ -77,18 +81,29 @@ class Checkpointing(TrainerCallback):
         keep: int,
         config_digest: str,
         expected_bytes: int,
+        divergence: Divergence,
+        saving: Path,
         protect: Callable[[], Collection[int]] = tuple,
     ) -> None:
         """``protect`` gives the steps whose checkpoints are kept whatever comes after them."""
         self._folder = folder
+        self._saving = saving
+        self._divergence = divergence
         self._keep = keep
         self._protect = protect
         self._digest = config_digest
         self._expected_bytes = expected_bytes
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if control.should_save and gang.rank() == 0:
-            checkpoints.check_space(self._folder, expected_bytes=self._expected_bytes)
+    def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        if not control.should_save:
+            return
+        self._saving.touch()
+        if not all(gang.gather(_is_finite(model))):
+            raise self._divergence.error("the weights are no finite numbers", step=state.global_step)
+        if gang.rank() == 0:
+            checkpoints.make_room(
+                self._folder, keep=self._keep, expected_bytes=self._expected_bytes, protect=self._protect()
+            )
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         gang.barrier()
@@ -100,6 +115,9 @@ class Checkpointing(TrainerCallback):
                 config_digest=self._digest,
             )
             checkpoints.rotate(self._folder, keep=self._keep, protect=self._protect())
+        # Sealing reads every byte; a rank that went on would only wait in its next step, and look as if it hung.
+        gang.barrier()
+        self._saving.unlink(missing_ok=True)
 
 
 class Evaluating(TrainerCallback):
@@ -121,3 +139,7 @@ class Evaluating(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self._every_steps == 0 and state.global_step < state.max_steps:
             control.should_save |= self._evaluate(state.global_step)
+
+
+def _is_finite(model: Any) -> bool:
+    return all(bool(torch.isfinite(weights).all()) for weights in model.parameters() if weights.requires_grad)

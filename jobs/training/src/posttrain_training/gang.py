@@ -58,13 +58,14 @@ class Stop:
         return bool(self._flag.item())
 
 
-def is_broken_group(error: RuntimeError) -> bool:
+def is_broken_group(error: Exception) -> bool:
     """Whether an error says that a process group lost a member or was never whole.
 
     PyTorch has a class for the failures of its store and of NCCL; gloo's failures are plain and tell by their text.
     """
     text = str(error).lower()
-    return isinstance(error, distributed.DistError) or "gloo" in text or "nccl" in text
+    told = isinstance(error, RuntimeError) and ("gloo" in text or "nccl" in text)
+    return told or isinstance(error, distributed.DistError)
 
 
 @contextmanager

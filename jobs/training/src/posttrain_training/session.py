@@ -11,6 +11,7 @@ from posttrain_contract import layout
 from posttrain_contract.evaluation import EVALUATION_INPUT
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.metrics import (
+    CHECKPOINTS_SKIPPED,
     EXACT_MATCH,
     EXACT_MATCH_BEFORE,
     FIRST_LOSS,
@@ -20,15 +21,16 @@ from posttrain_contract.metrics import (
     PERPLEXITY,
 )
 from posttrain_contract.stage import FineTuneStage, RLStage
-from posttrain_runtime import checkpoints
+from posttrain_runtime import stalls
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.errors import Preempted, StageError
 from posttrain_runtime.ranks import RankOutcome
 from transformers import PrinterCallback
 
-from posttrain_training import export, gang
+from posttrain_training import export, gang, resuming
 from posttrain_training.best import Best
 from posttrain_training.callbacks import Checkpointing, Evaluating, Stopping, Telling
+from posttrain_training.divergence import Divergence
 from posttrain_training.evaluation import Evaluator
 from posttrain_training.history import History
 from posttrain_training.judging import Judge, Scorer
@@ -68,21 +70,19 @@ class Session:
         self._tokenizer = tokenizer
         self._folder = context.folder / layout.CHECKPOINTS
         self.stop = gang.Stop(context.stop, device=device)
-        self.resume = self._newest()
+        found = resuming.choose(self._folder, config_digest=context.digest)
+        self.resume, self._skipped = found.path, found.skipped
+        self._divergence = Divergence(context.folder)
+        self._tell_resume()
         self._evaluator: Evaluator | None = None
         self._judge = self._make_judge(validation)
         self._tracker = self._make_tracker()
 
-    def _newest(self) -> Path | None:
-        """The leader chooses the checkpoint, because choosing sets damaged ones aside."""
-        found = None
-        if gang.rank() == 0:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            found = checkpoints.newest(self._folder, config_digest=self._context.digest)
-        chosen: Path | None = gang.gather(found)[0]
-        if chosen is not None:
-            log.info("going on from %s", chosen.name)
-        return chosen
+    def _tell_resume(self) -> None:
+        if self.resume is not None:
+            log.info("going on from %s", self.resume.name)
+        if self._skipped and gang.rank() == 0:
+            self._context.progress.record(self._resumed_at, {CHECKPOINTS_SKIPPED: len(self._skipped)})
 
     def _make_judge(self, validation: Sequence[Row] | None) -> Judge:
         wanted = self._spec.evaluation
@@ -147,16 +147,21 @@ class Session:
     def _run(self, trainer: Any, *, figures: Mapping[str, str], extra: Callable[[], Mapping[str, float]]) -> int:
         if self.resume is None:
             self._judge.evaluate(trainer.model, step=0, saved=False)
-        if self.resume is not None and _is_finished(self.resume):
-            # The trainer would do one step more than asked for; only the end of the run is missing.
-            _load(trainer, self.resume)
-            step = _saved_step(self.resume)
-        else:
-            step = self._train(trainer, figures={**FIGURES, **figures}, extra=extra)
+        loading = resuming.Loading(self.resume)
+        trainer.add_callback(loading)
+        with loading.guarded():
+            if self.resume is not None and _is_finished(self.resume):
+                # The trainer would do one step more than asked for; only the end of the run is missing.
+                _load(trainer, self.resume)
+                step = _saved_step(self.resume)
+            else:
+                step = self._train(trainer, figures={**FIGURES, **figures}, extra=extra)
         self._judge.evaluate(trainer.model, step=step, saved=True)
         if (best := self._judge.best) is not None and best.step not in (0, step):
             log.info("step %d was the best: its weights are published", best.step)
             _load_back(trainer, self._folder / f"checkpoint-{best.step}")
+        # In every rank: those that have nothing to save wait for the one that has.
+        self._context.progress.update("saving", step=step)
         return step
 
     def _train(self, trainer: Any, *, figures: Mapping[str, str], extra: Callable[[], Mapping[str, float]]) -> int:
@@ -176,7 +181,14 @@ class Session:
                 Evaluating(lambda step: self._judge.evaluate_between(trainer.model, step), every_steps=every, owed=owed)
             )
         trainer.add_callback(stopping)
-        trainer.add_callback(Telling(self._context.progress, figures, lambda: {**measures.figures, **extra()}))
+        trainer.add_callback(
+            Telling(
+                self._context.progress,
+                figures,
+                lambda: {**measures.figures, **extra()},
+                divergence=self._divergence,
+            )
+        )
         trainer.add_callback(
             Checkpointing(
                 self._folder,
@@ -184,6 +196,8 @@ class Session:
                 config_digest=self._context.digest,
                 expected_bytes=count_parameters(trainer.model) * _BYTES_PER_PARAMETER,
                 protect=self._protected,
+                divergence=self._divergence,
+                saving=stalls.saving_file(self._context.scratch, gang.rank()),
             )
         )
         trainer.add_callback(measures.closing)
@@ -205,7 +219,6 @@ class Session:
         """
         parameters = None
         if gang.rank() == 0:
-            self._context.progress.update("saving", step=step)
             # Read anew: training leaves its padding and truncation in the tokenizer that it used.
             template = self._tokenizer.chat_template
             tokenizer = load_tokenizer(self._context.input_path("model"), template=template, plain=True)
@@ -219,6 +232,7 @@ class Session:
             staged="model",
             parameters=parameters,
             resumed_from=None if self.resume is None else self.resume.name,
+            message="; ".join(self._skipped),
         )
 
     def metrics(self, *, step: int) -> dict[str, float | None]:
@@ -231,6 +245,7 @@ class Session:
             "bestStep": float(best.step) if best else None,
             LOSS: history.recent_mean(LOSS, count=_RECENT_STEPS),
             FIRST_LOSS: history.first(LOSS),
+            CHECKPOINTS_SKIPPED: sum(history.of(CHECKPOINTS_SKIPPED).values()) or None,
             EXACT_MATCH_BEFORE: history.of(EXACT_MATCH).get(0),
             EXACT_MATCH: history.of(EXACT_MATCH).get(published) if published else None,
             "perplexityBefore": history.of(PERPLEXITY).get(0),

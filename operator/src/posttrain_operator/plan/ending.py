@@ -77,7 +77,8 @@ def _published(workers: Sequence[PodFacts]) -> End | None:
     published = [result for result in results if result.artifact is not None]
     if not published:
         return None
-    return End("Succeeded", retriable=False, reason=Reason.SUCCEEDED, message="", exit_code=0, result=published[0])
+    told = published[0]
+    return End("Succeeded", retriable=False, reason=Reason.SUCCEEDED, message=told.message, exit_code=0, result=told)
 
 
 def _failed(facts: AttemptFacts, servers: Sequence[PodFacts], ran: datetime | None) -> End | None:
