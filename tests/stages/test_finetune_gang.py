@@ -1,5 +1,6 @@
 """Fine-tuning by two processes: what is split among them does not change what is learned."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def run(root: Path, inputs: Path, strategy: str, **spec: Any) -> StageResult:
         checkpoints={"everySteps": 3, "keep": 2},
         **{"training": {"batchSize": 4}, **spec},
     )
-    return run_stage_process(config, mount(root, inputs), env=GANG)
+    return run_stage_process(config, root if root.exists() else mount(root, inputs), env=GANG)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def alone(tiny_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2"])
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "zero3"])
 def test_every_strategy_learns_the_same(alone: Path, tiny_inputs: Path, tmp_path: Path, strategy: str) -> None:
     result = run(tmp_path / "run", tiny_inputs, strategy)
     assert result.outcome == "Succeeded", result.message
@@ -53,3 +54,35 @@ def test_every_strategy_learns_the_same(alone: Path, tiny_inputs: Path, tmp_path
     for name in ours:
         assert ours[name] == pytest.approx(theirs[name], abs=1e-4)
     assert history(tmp_path / "run", KIND)[STEPS]["exactMatch"] == history(alone, KIND)[STEPS]["exactMatch"]
+
+
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "alone"])
+def test_an_adapter_over_weights_that_are_split_is_published(tiny_inputs: Path, tmp_path: Path, *, merge: bool) -> None:
+    root = tmp_path / "run"
+    adapter = {"lora": {"rank": 4, "alpha": 8, "targetModules": "q_proj, v_proj"}}
+    result = run(root, tiny_inputs, "zero3", adapter=adapter, export={"merge": merge}, evaluation=None)
+    assert result.outcome == "Succeeded", result.message
+    base = load_file(tiny_inputs / "base-model" / "model.safetensors")
+    if merge:
+        tuned = load_file(artifact(root) / "model.safetensors")
+        assert {name: tensor.shape for name, tensor in tuned.items()} == {name: base[name].shape for name in base}
+        changed = {name for name in base if (base[name] != tuned[name]).any()}
+        assert changed == {name for name in base if "q_proj" in name or "v_proj" in name}
+    else:
+        saved = load_file(artifact(root) / "adapter_model.safetensors")
+        assert any(tensor.any() for name, tensor in saved.items() if "lora_B" in name)
+
+
+def test_a_split_run_that_died_after_its_last_step_publishes_without_another_step(
+    tiny_inputs: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "run"
+    assert run(root, tiny_inputs, "zero3").outcome == "Succeeded"
+    first = load_file(artifact(root) / "model.safetensors")
+    shutil.rmtree(artifact(root))
+    (run_folder(root, KIND) / layout.MANIFEST).unlink()
+    result = run(root, tiny_inputs, "zero3")
+    assert result.outcome == "Succeeded", result.message
+    assert result.resumed_from == f"checkpoint-{STEPS}"
+    second = load_file(artifact(root) / "model.safetensors")
+    assert all((first[name] == second[name]).all() for name in first)

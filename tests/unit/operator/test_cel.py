@@ -378,7 +378,7 @@ def test_both_halves_accept_and_refuse_the_same_objects(model: type[Model], rule
 def test_both_halves_agree_on_any_object(model: type[Model]) -> None:
     judged = 0
 
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=120, deadline=None, derandomize=True, database=None)
     @given(raw_objects(structural(model)))
     def agree(raw: Json) -> None:
         nonlocal judged

@@ -1,7 +1,9 @@
 """Adapters: a new one, one to go on from, and what of them is published."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from peft import LoraConfig, PeftModel
 from posttrain_contract.adapter import ADAPTER_INPUT, Adapter, Lora
@@ -9,9 +11,14 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.stage import FineTuneStage
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.errors import StageError
+from posttrain_training import gang
 from posttrain_training.models import load_model
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain_finetune.arguments import lora_arguments
+
+_TRAINED: Final = "default"
+"""The name that PEFT gives to the adapter that is trained."""
 
 
 def with_initial(model: Any, folder: Path) -> Any:
@@ -41,23 +48,43 @@ def new_adapter(adapter: Adapter | None) -> LoraConfig | None:
     return LoraConfig(**lora_arguments(adapter.lora or Lora()))
 
 
-def exported(model: Any, context: StageContext[FineTuneStage]) -> Any:
-    """The model that the artifact holds: whole, or the adapter that names its base by where it was read."""
-    spec = context.config.spec
-    if spec.adapter is None:
-        return model
+@dataclass(frozen=True)
+class Exported:
+    """What the artifact is saved from."""
+
+    model: Any
+    """The whole model, or the adapter; only the leading rank needs it."""
+    weights: Mapping[str, Any] | None = None
+    """Its weights, when the model itself is split among the ranks."""
+
+
+def exported(trainer: Any, context: StageContext[FineTuneStage]) -> Exported:
+    """The model that the artifact holds: whole, or the adapter that names its base by where it was read.
+
+    Every rank has to call it.
+    """
+    spec, model = context.config.spec, trainer.model
+    split = spec.distributed.strategy in ("zero3", "fsdp2")
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if split else None
+    if spec.adapter is None or gang.rank() != 0:
+        return Exported(model, weights)
+    for name in set(model.peft_config) - {_TRAINED}:
+        model.delete_adapter(name)  # the reference of preferences
     if not spec.export.merge:
-        for settings in model.peft_config.values():
-            settings.base_model_name_or_path = context.input("model").uri
-        return model
-    if spec.adapter.quantization is None:
-        return model.merge_and_unload()
-    return _merged_into_whole_base(model, context)
+        model.peft_config[_TRAINED].base_model_name_or_path = context.input("model").uri
+        return Exported(model, weights)
+    if split or spec.adapter.quantization is not None:
+        return Exported(_merged_into_whole_base(model, weights, context))
+    return Exported(model.merge_and_unload())
 
 
-def _merged_into_whole_base(model: Any, context: StageContext[FineTuneStage]) -> Any:
-    """The adapter merged into the base model as it was read: merging into quantized weights would round them again."""
+def _merged_into_whole_base(model: Any, weights: Mapping[str, Any] | None, context: StageContext[FineTuneStage]) -> Any:
+    """The adapter merged into the base model as it was read.
+
+    Merging into quantized weights would round them again, and weights that are split cannot be merged into.
+    """
     folder = context.scratch / "adapter"
-    model.save_pretrained(folder, selected_adapters=["default"])
+    model.save_pretrained(folder, state_dict=weights)
+    unset_hf_deepspeed_config()  # else the base would be split while it is read
     base = load_model(context.input_path("model"), context.config.spec.training)
     return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()

@@ -40,7 +40,8 @@ def train(context: StageContext[FineTuneStage], rows: Path) -> RankOutcome:
     session = Session(context, device=arguments.device, tokenizer=tokenizer)
     trainer = _trainer(context, method, arguments, tokenizer=tokenizer, rows=rows)
     step = session.run(trainer, figures=method.figures)
-    return session.finish(exported(trainer.model, context), step=step, metrics=session.metrics(step=step))
+    result = exported(trainer, context)
+    return session.finish(result.model, weights=result.weights, step=step, metrics=session.metrics(step=step))
 
 
 def _trainer(

@@ -120,6 +120,27 @@ class Checkpointing(TrainerCallback):
         self._saving.unlink(missing_ok=True)
 
 
+class NothingLeftError(Exception):
+    """The run that is resumed has made its last step."""
+
+
+class Beginning(TrainerCallback):
+    """What happens when the model is where it will be trained, split among the ranks and loaded: no earlier.
+
+    A run that begins is evaluated. One whose last step is made stops here, since the trainer would make one more.
+    """
+
+    def __init__(self, evaluate: Callable[[], None] | None) -> None:
+        """``evaluate``: None for a run that is resumed."""
+        self._evaluate = evaluate
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise NothingLeftError
+        if self._evaluate is not None:
+            self._evaluate()
+
+
 class Evaluating(TrainerCallback):
     """Evaluates every so many steps; the last step is left to the evaluation after training.
 

@@ -10,10 +10,12 @@ from posttrain_contract.evaluation import EVALUATION_INPUT, GenerationEvaluation
 from posttrain_contract.progress import SampleLine
 from posttrain_runtime import answers
 from posttrain_runtime.errors import Preempted
+from posttrain_runtime.progress import ProgressReporter
 
 from posttrain_training import gang
 from posttrain_training.tasks import Task, load_tasks
 
+PHASE = "evaluating"
 _SAMPLES = 16
 
 
@@ -21,12 +23,20 @@ class Evaluator:
     """Scores a model on held-out tasks; every rank takes its share of them."""
 
     def __init__(
-        self, settings: GenerationEvaluation, *, path: Path, tokenizer: Any, run_folder: Path, stop: gang.Stop
+        self,
+        settings: GenerationEvaluation,
+        *,
+        path: Path,
+        tokenizer: Any,
+        run_folder: Path,
+        stop: gang.Stop,
+        progress: ProgressReporter,
     ) -> None:
         self._settings = settings
         self._tokenizer = tokenizer
         self._samples = run_folder / layout.SAMPLES
         self._stop = stop
+        self._progress = progress
         self.listeners: list[Callable[[Sequence[SampleLine]], None]] = []
         """Called in the leading rank with the samples of every evaluation."""
         self._reader = answers.reader(settings.answer, settings.pattern)
@@ -41,7 +51,7 @@ class Evaluator:
         was_training = model.training
         model.eval()
         try:
-            own = [line for batch in self._batches() for line in self._solve(model, batch, step=step)]
+            own = [line for batch in self._batches(step) for line in self._solve(model, batch, step=step)]
         finally:
             model.train(was_training)
         shares = gang.gather((sum(line.correct for line in own), len(own), own[:_SAMPLES]))
@@ -52,17 +62,20 @@ class Evaluator:
         solved, tried = (sum(share[index] for share in shares) for index in (0, 1))
         return float(solved / tried)
 
-    def _batches(self) -> Iterator[Sequence[Task]]:
+    def _batches(self, step: int) -> Iterator[Sequence[Task]]:
         """This rank's tasks; the number of batches is the same in every rank, so that they can agree to stop."""
         size = self._settings.batch_size
         for start in range(0, len(self._tasks), size * gang.size()):
             if self._stop.agreed():
                 raise Preempted(saved=False)
+            self._progress.update(PHASE, step=step)
             yield self._tasks[start : start + size * gang.size()][gang.rank() :: gang.size()]
 
     @torch.no_grad()
     def _solve(self, model: Any, tasks: Sequence[Task], *, step: int) -> list[SampleLine]:
         if not tasks:
+            # A model that is split among the ranks computes in all of them or in none.
+            self._generate(model, [self._tasks[0].prompt])
             return []
         completions = self._generate(model, [task.prompt for task in tasks])
         return [

@@ -10,6 +10,7 @@ from posttrain_runtime.progress import ProgressReporter
 
 from posttrain_training import gang
 from posttrain_training.best import Best
+from posttrain_training.evaluation import PHASE
 from posttrain_training.history import History
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Judge:
         """
         if not self._scorers:
             return False
-        self._progress.update("evaluating", step=step)
+        self._progress.update(PHASE, step=step)
         try:
             with self.timed():
                 scores = {name: scorer.score(model, step=step) for name, scorer in self._scorers.items()}

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from posttrain_contract.metrics import (
     LOSS,
     PERPLEXITY,
 )
+from posttrain_contract.progress import TRAINING
 from posttrain_contract.stage import FineTuneStage, RLStage
 from posttrain_runtime import stalls
 from posttrain_runtime.context import StageContext
@@ -29,7 +31,14 @@ from transformers import PrinterCallback
 
 from posttrain_training import export, gang, resuming
 from posttrain_training.best import Best
-from posttrain_training.callbacks import Checkpointing, Evaluating, Stopping, Telling
+from posttrain_training.callbacks import (
+    Beginning,
+    Checkpointing,
+    Evaluating,
+    NothingLeftError,
+    Stopping,
+    Telling,
+)
 from posttrain_training.divergence import Divergence
 from posttrain_training.evaluation import Evaluator
 from posttrain_training.history import History
@@ -96,6 +105,7 @@ class Session:
                 tokenizer=self._tokenizer,
                 run_folder=self._context.folder,
                 stop=self.stop,
+                progress=self._context.progress,
             )
         if wanted.perplexity:
             scorers[PERPLEXITY] = self._perplexity(validation)
@@ -145,17 +155,10 @@ class Session:
         return step
 
     def _run(self, trainer: Any, *, figures: Mapping[str, str], extra: Callable[[], Mapping[str, float]]) -> int:
-        if self.resume is None:
-            self._judge.evaluate(trainer.model, step=0, saved=False)
         loading = resuming.Loading(self.resume)
         trainer.add_callback(loading)
         with loading.guarded():
-            if self.resume is not None and _is_finished(self.resume):
-                # The trainer would do one step more than asked for; only the end of the run is missing.
-                _load(trainer, self.resume)
-                step = _saved_step(self.resume)
-            else:
-                step = self._train(trainer, figures={**FIGURES, **figures}, extra=extra)
+            step = self._train(trainer, figures={**FIGURES, **figures}, extra=extra)
         self._judge.evaluate(trainer.model, step=step, saved=True)
         if (best := self._judge.best) is not None and best.step not in (0, step):
             log.info("step %d was the best: its weights are published", best.step)
@@ -201,7 +204,9 @@ class Session:
             )
         )
         trainer.add_callback(measures.closing)
-        trainer.train(resume_from_checkpoint=None if self.resume is None else str(self.resume))
+        trainer.add_callback(Beginning(None if self.resume else lambda: self._evaluate_first(trainer.model)))
+        with suppress(NothingLeftError):
+            trainer.train(resume_from_checkpoint=None if self.resume is None else str(self.resume))
         step: int = trainer.state.global_step
         if gang.rank() == 0 and measures.checkpoint_seconds is not None:
             self._context.progress.record(step, {CHECKPOINT_SECONDS: measures.checkpoint_seconds})
@@ -209,10 +214,21 @@ class Session:
             raise Preempted(saved=True, step=step)
         return step
 
+    def _evaluate_first(self, model: Any) -> None:
+        self._judge.evaluate(model, step=0, saved=False)
+        self._context.progress.update(TRAINING)
+
     def _protected(self) -> Collection[int]:
         return self._judge.best.protected() if self._judge.best else ()
 
-    def finish(self, model: Any, *, step: int, metrics: Mapping[str, float | None]) -> RankOutcome:
+    def finish(
+        self,
+        model: Any,
+        *,
+        step: int,
+        metrics: Mapping[str, float | None],
+        weights: Mapping[str, Any] | None = None,
+    ) -> RankOutcome:
         """Stages the model in the leading rank and says how this rank ended.
 
         Metrics that are None are left out. The model is saved as ``export.save`` does.
@@ -222,7 +238,7 @@ class Session:
             # Read anew: training leaves its padding and truncation in the tokenizer that it used.
             template = self._tokenizer.chat_template
             tokenizer = load_tokenizer(self._context.input_path("model"), template=template, plain=True)
-            parameters = export.save(model, tokenizer=tokenizer, folder=self._context.staging)
+            parameters = export.save(model, tokenizer=tokenizer, folder=self._context.staging, weights=weights)
         gang.barrier()
         return RankOutcome(
             rank=gang.rank(),
@@ -269,15 +285,5 @@ def _load_back(trainer: Any, checkpoint: Path) -> None:
     trainer._load_best_model()  # noqa: SLF001 - there is no public way
 
 
-def _state(checkpoint: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_bytes())
-    return state
-
-
 def _saved_step(checkpoint: Path) -> int:
-    return int(_state(checkpoint)["global_step"])
-
-
-def _is_finished(checkpoint: Path) -> bool:
-    state = _state(checkpoint)
-    return int(state["global_step"]) >= int(state["max_steps"])
+    return int(json.loads((checkpoint / "trainer_state.json").read_bytes())["global_step"])
