@@ -93,6 +93,13 @@ def test_the_first_steps_may_take_long(scene: Scene) -> None:
     assert scene.wait(2 * PATIENCE) == pytest.approx(PATIENCE, abs=3)
 
 
+def test_steps_that_wait_for_servers_have_a_floor_of_their_own(scene: Scene) -> None:
+    scene.watch = stalls.Watch(scene.scratch, patience=PATIENCE, least_step=500, clock=lambda: scene.now)
+    scene.tell("training", 0)
+    scene.train(first=1, count=8, seconds=1)
+    assert scene.wait(1000) == pytest.approx(500, abs=3)
+
+
 def test_a_single_slow_step_does_not_change_the_limit(scene: Scene) -> None:
     scene.tell("training", 0)
     scene.train(first=1, count=10, seconds=1)

@@ -60,7 +60,7 @@ class Training(Model):
         le=604_800,
         description="Seconds that loading, saving, evaluating or one of the first steps may take without a sign of "
         "life; then the processes count as hung and another attempt starts. Later steps: ten times their median, at "
-        "least a minute.",
+        "least a minute; where rollout servers answer, at least this long.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

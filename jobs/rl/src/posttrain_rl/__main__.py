@@ -9,8 +9,9 @@ from posttrain_runtime.ranks import run_ranks
 
 
 def supervise(context: StageContext[RLStage]) -> Finished:
-    """Runs this pod's training processes to their end."""
-    return run_ranks("posttrain_rl.rank", context, patience=context.config.spec.training.stall_timeout)
+    """Runs this pod's training processes to their end; how long a step takes is up to the servers."""
+    patience = context.config.spec.training.stall_timeout
+    return run_ranks("posttrain_rl.rank", context, patience=patience, least_step=patience)
 
 
 if __name__ == "__main__":

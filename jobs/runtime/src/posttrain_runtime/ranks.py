@@ -65,12 +65,14 @@ def rank_command(module: str, context: StageContext[Any]) -> list[str]:
     return [sys.executable, *launcher, "-m", module, *arguments]
 
 
-def run_ranks(module: str, context: StageContext[Any], *, patience: float) -> Finished:
+def run_ranks(
+    module: str, context: StageContext[Any], *, patience: float, least_step: float = stalls.LEAST_STEP_SECONDS
+) -> Finished:
     """Runs the training processes of this pod to their end.
 
     On a stop request they get SIGTERM once; the kubelet's grace period bounds how long they may save. Processes that
-    hang are ended: see ``stalls``, which explains ``patience``, in seconds. Raises ``StageError`` with the cause of the
-    first rank that failed, or ``Preempted``.
+    hang are ended: see ``stalls.Watch``, which explains ``patience`` and ``least_step``, in seconds. Raises
+    ``StageError`` with the cause of the first rank that failed, or ``Preempted``.
     """
     environment = {
         **os.environ,
@@ -82,7 +84,7 @@ def run_ranks(module: str, context: StageContext[Any], *, patience: float) -> Fi
         )  # the history begins with the first of these
     process = subprocess.Popen(rank_command(module, context), env=environment)  # noqa: S603 - our own module
     asked = False
-    watch = stalls.Watch(context.scratch, patience=patience)
+    watch = stalls.Watch(context.scratch, patience=patience, least_step=least_step)
     while (status := process.poll()) is None:
         if context.stop.is_set() and not asked:
             asked = True

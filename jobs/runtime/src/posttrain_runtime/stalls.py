@@ -32,7 +32,8 @@ _FEWEST_STEPS: Final = 3
 _REMEMBERED: Final = 100
 _SLOWER: Final = 10
 """So many times the median step may one step take."""
-_LEAST_SECONDS: Final = 60.0
+LEAST_STEP_SECONDS: Final = 60.0
+"""What a step may take that depends on nobody outside the gang."""
 _STACK_SECONDS: Final = 5.0
 """A process that gets the signal writes its stacks at once, whatever it does."""
 _MOURNING_SECONDS: Final = 10.0
@@ -49,12 +50,21 @@ def saving_file(scratch: Path, rank: int) -> Path:
 class Watch:
     """Whether the training processes of this pod get on.
 
-    ``patience``: seconds that a phase without steps, or the first steps, may take without anything new. Only the time
-    in which the watcher itself runs is counted, so that a machine that slept has not stalled.
+    ``patience``: seconds that a phase without steps, or the first steps, may take without anything new;
+    ``least_step``: what any step may take. Only the time in which the watcher itself runs is counted, so that a machine
+    that slept has not stalled.
     """
 
-    def __init__(self, scratch: Path, *, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        scratch: Path,
+        *,
+        patience: float,
+        least_step: float = LEAST_STEP_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._scratch = scratch
+        self._least_step = least_step
         self._patience = patience
         self._clock = clock
         self._looked = clock()
@@ -92,7 +102,7 @@ class Watch:
             progress = read_progress(path)
             if progress is None or (self._scratch / f"rank-{rank}.json").exists():
                 continue
-            pulse = self._pulses.setdefault(path, _Pulse())
+            pulse = self._pulses.setdefault(path, _Pulse(self._least_step))
             pulse.feel(progress, elapsed, saving=saving_file(self._scratch, int(rank)).exists())
             yield pulse
 
@@ -100,8 +110,9 @@ class Watch:
 class _Pulse:
     """What one rank last told, how long ago, and how long its steps take."""
 
-    def __init__(self) -> None:
+    def __init__(self, least_step: float) -> None:
         self.silence = 0.0
+        self._least_step = least_step
         self._last: Progress | None = None
         self._saving = False
         self._steps: deque[float] = deque(maxlen=_REMEMBERED)
@@ -126,7 +137,7 @@ class _Pulse:
         steps = self._last is not None and self._last.phase == TRAINING and not self._saving
         if not steps or len(self._steps) < _FEWEST_STEPS:
             return patience
-        return max(_LEAST_SECONDS, _SLOWER * statistics.median(self._steps))
+        return max(self._least_step, _SLOWER * statistics.median(self._steps))
 
     def told(self, patience: float) -> str:
         """The silence in words."""
