@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_runtime.store import read_manifest
 from safetensors.numpy import load_file
 from support.processes import children
 from support.stages import run_stage_process, start_stage_process
-from support.tiny import finetune_config, history, mount, run_folder, steps_done
+from support.tiny import TRAIN_ROWS, finetune_config, history, mount, run_folder, steps_done
 from support.waiting import wait_for
 
 KIND = "FineTuneJob"
@@ -76,9 +77,14 @@ def test_a_gang_publishes_its_best_step(tiny_inputs: Path, tmp_path: Path, strat
     assert best == 8 or not same(artifact, folder / "checkpoint-8")
 
 
-def test_perplexity_without_validation_rows_is_refused(tiny_inputs: Path, tmp_path: Path) -> None:
+def test_perplexity_is_of_rows_that_are_not_trained_on(tiny_inputs: Path, tmp_path: Path) -> None:
     root = mount(tmp_path / "perplexity", tiny_inputs)
-    result = run_stage_process(config(perplexity=True), root)
-    assert result.exit_code is ExitCode.USAGE
-    assert result.reason == "ValidationMissing"
-    assert "spec.evaluation.perplexity" in result.message
+    dataset = {"uri": "pvc://posttrain/any", "columns": {"prompt": "problem", "completion": "solution"}}
+    wanted = finetune_config(
+        steps=8, dataset={**dataset, "validation": 0.25, "shuffleSeed": 1}, evaluation={"perplexity": True}
+    )
+    result = run_stage_process(wanted, root)
+    assert result.outcome == "Succeeded", result.message
+    assert 1 < result.metrics["perplexity"] < result.metrics["perplexityBefore"]
+    prepared = [read_manifest(folder) for folder in (run_folder(root, KIND).parents[1] / layout.PREPARED).iterdir()]
+    assert sorted(manifest.rows or 0 for manifest in prepared if manifest) == [TRAIN_ROWS // 4, TRAIN_ROWS * 3 // 4]

@@ -30,6 +30,7 @@ from pydantic import ValidationError
 URI = {"uri": "pvc://claim/path"}
 FILTER: dict[str, Any] = {"source": URI, "byLabel": {"column": "rate", "max": 0.5}}
 FINE_TUNE: dict[str, Any] = {"model": URI, "dataset": URI}
+ASIDE = URI | {"validation": 0.1}
 PAIRS: dict[str, Any] = {"method": "dpo", "dataset": URI | {"format": "preference"}}
 RL: dict[str, Any] = {"model": URI, "dataset": URI, "rewards": [{"name": "exact-match"}]}
 UPLOAD: dict[str, Any] = {"source": URI, "repository": {"id": "acme/model"}}
@@ -64,6 +65,16 @@ BROKEN: list[tuple[type[Model], dict[str, Any], str, str]] = [
         for data, field, message in (
             ({"method": "dpo"}, "", "method: dpo and dataset.format: preference go together"),
             ({"dpo": {}}, "", "dpo belongs to method: dpo"),
+            ({"dataset": URI | {"validation": 0.1}}, "", FineTuneSpec.rules[2].message),
+            (
+                PAIRS
+                | {
+                    "dataset": URI | {"format": "preference", "validation": 0.1},
+                    "evaluation": {"perplexity": True},
+                },
+                "",
+                "dataset.validation belongs to method: sft; pairs have no perplexity",
+            ),
             (
                 PAIRS | {"training": {"packing": True}},
                 "",
@@ -72,12 +83,12 @@ BROKEN: list[tuple[type[Model], dict[str, Any], str, str]] = [
             (
                 PAIRS | {"training": {"gradientCheckpointing": "selective"}},
                 "",
-                FineTuneSpec.rules[4].message,
+                FineTuneSpec.rules[6].message,
             ),
             (
                 {"adapter": {"quantization": "nf4"}, "distributed": {"nodes": 2, "strategy": "zero3"}},
                 "",
-                FineTuneSpec.rules[5].message,
+                FineTuneSpec.rules[7].message,
             ),
             (
                 PAIRS | {"dpo": {"loss": "ipo", "labelSmoothing": 0.1}},
@@ -153,7 +164,7 @@ BROKEN: list[tuple[type[Model], dict[str, Any], str, str]] = [
     ),
     (
         FineTuneSpec,
-        FINE_TUNE | {"evaluation": {"perplexity": True, "keepBest": "exactMatch"}},
+        FINE_TUNE | {"dataset": ASIDE, "evaluation": {"perplexity": True, "keepBest": "exactMatch"}},
         "evaluation",
         "keepBest: exactMatch needs generate, and keepBest: perplexity needs perplexity: true",
     ),

@@ -97,6 +97,7 @@ PVC = {"uri": "pvc://data/train"}
 FINETUNE: Json = {"model": PVC, "dataset": PVC}
 DPO: Json = {"method": "dpo", "model": PVC, "dataset": {**PVC, "format": "preference"}}
 TWO = {"processesPerNode": 2}
+ASIDE = {**PVC, "validation": 0.1}
 SELECTIVE = {"gradientCheckpointing": "selective"}
 RL: Json = {"model": PVC, "dataset": PVC, "rewards": [{"name": "exact-match"}]}
 UPLOAD: Json = {"source": PVC, "repository": {"id": "acme/model"}}
@@ -217,6 +218,23 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
             [FINETUNE, {**FINETUNE, "method": "sft"}, DPO],
             [{**DPO, "method": "sft"}, {**FINETUNE, "method": "dpo"}],
         ),
+        FineTuneSpec.rules[2].message: (
+            [
+                FINETUNE,
+                {**FINETUNE, "evaluation": {"generate": GENERATE}},
+                {**FINETUNE, "evaluation": {"generate": GENERATE, "perplexity": False}},
+                {**FINETUNE, "dataset": ASIDE, "evaluation": {"perplexity": True}},
+            ],
+            [
+                {**FINETUNE, "dataset": ASIDE},
+                {**FINETUNE, "evaluation": {"perplexity": True}},
+                {**FINETUNE, "dataset": ASIDE, "evaluation": {"generate": GENERATE}},
+            ],
+        ),
+        FineTuneSpec.rules[3].message: (
+            [{**FINETUNE, "method": "sft", "dataset": ASIDE, "evaluation": {"perplexity": True}}, DPO],
+            [{**DPO, "dataset": {**ASIDE, "format": "preference"}, "evaluation": {"perplexity": True}}],
+        ),
         "dpo belongs to method: dpo": (
             [FINETUNE, DPO, {**DPO, "dpo": {}}],
             [{**FINETUNE, "dpo": {}}, {**FINETUNE, "method": "sft", "dpo": {"beta": 0.5}}],
@@ -225,7 +243,7 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
             [{**FINETUNE, "training": {"packing": True}}, {**DPO, "training": {"packing": False}}],
             [{**DPO, "training": {"packing": True}}],
         ),
-        FineTuneSpec.rules[4].message: (
+        FineTuneSpec.rules[6].message: (
             [
                 {**FINETUNE, "training": SELECTIVE},
                 {**FINETUNE, "training": SELECTIVE, "adapter": {}, "distributed": {**TWO, "strategy": "zero2"}},
@@ -237,7 +255,7 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
                 {**FINETUNE, "training": SELECTIVE, "adapter": {}, "distributed": {**TWO, "strategy": "zero3"}},
             ],
         ),
-        FineTuneSpec.rules[5].message: (
+        FineTuneSpec.rules[7].message: (
             [
                 {**FINETUNE, "adapter": {"quantization": "nf4"}},
                 {**FINETUNE, "adapter": {"quantization": "nf4"}, "distributed": {**TWO, "strategy": "zero2"}},

@@ -92,6 +92,13 @@ class ExampleDataset(Input):
         description="Choose the samples, and those for validation, at random with this seed; absent: the first and "
         "the last ones.",
     )
+    validation: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of the rows that is set aside for evaluation.perplexity and not trained on, at least one "
+        "row; absent: none. With method sft.",
+    )
     deduplicate: bool = Field(default=False, description="Leave out rows whose columns equal those of an earlier one.")
     cleaning: Literal["gsm8k"] | None = Field(
         default=None, description="gsm8k: remove calculator annotations such as <<3*4=12>>; absent: nothing is changed."

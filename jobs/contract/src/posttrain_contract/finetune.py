@@ -64,6 +64,19 @@ class FineTuneSpec(Model):
             message="method: dpo and dataset.format: preference go together",
         ),
         Rule(
+            cel="has(self.dataset.validation) == (has(self.evaluation) && has(self.evaluation.perplexity)"
+            " && self.evaluation.perplexity)",
+            check=lambda self: (
+                (self.dataset.validation is not None) == (self.evaluation is not None and self.evaluation.perplexity)
+            ),
+            message="evaluation.perplexity: true and dataset.validation, the share of rows that it judges, go together",
+        ),
+        Rule(
+            cel="!has(self.dataset.validation) || !has(self.method) || self.method == 'sft'",
+            check=lambda self: self.dataset.validation is None or self.method == "sft",
+            message="dataset.validation belongs to method: sft; pairs have no perplexity",
+        ),
+        Rule(
             cel="!has(self.dpo) || (has(self.method) && self.method == 'dpo')",
             check=lambda self: self.dpo is None or self.method == "dpo",
             message="dpo belongs to method: dpo",

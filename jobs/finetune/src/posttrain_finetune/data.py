@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from posttrain_contract import layout
@@ -24,30 +25,56 @@ class Chosen(Model):
     """``prepared.json``: which prepared dataset the run trains on, told by each attempt."""
 
     attempt: int
-    key: str
+    train: str
+    validation: str | None = None
 
 
-def prepared_rows(context: StageContext[FineTuneStage]) -> Path:
-    """The folder of the rows that this run trains on.
+@dataclass(frozen=True)
+class Rows:
+    """The folders of prepared rows."""
+
+    train: Path
+    validation: Path | None
+
+
+def prepared_rows(context: StageContext[FineTuneStage]) -> Rows:
+    """The rows that this run trains on, and those that it is judged by.
 
     Raises ``StageError`` (DATA) also when an earlier attempt trained on others, and ``Preempted``.
     """
     if world_size() == 1 or os.environ.get("RANK", "0") == "0":
-        return _prepare(context)
+        return _rows(context, _prepare(context))
     context.progress.update("waiting for data")
     while (chosen := _read(context)) is None or chosen.attempt != context.config.run.attempt:
         context.check_stop()
         time.sleep(_POLL)
-    return _root(context) / chosen.key / layout.ARTIFACT
+    return _rows(context, chosen)
 
 
-def _prepare(context: StageContext[FineTuneStage]) -> Path:
-    spec = context.config.spec
+def _rows(context: StageContext[FineTuneStage], chosen: Chosen) -> Rows:
+    root = _root(context)
+    validation = None if chosen.validation is None else root / chosen.validation / layout.ARTIFACT
+    return Rows(root / chosen.train / layout.ARTIFACT, validation)
+
+
+def _prepare(context: StageContext[FineTuneStage]) -> Chosen:
+    """Prepares the rows and tells the other processes where they are."""
+    dataset, training = context.config.spec.dataset, context.config.spec.training
+    train = _prepare_share(context, Shape(max_length=training.max_length, packing=training.packing))
+    validation = None
+    if dataset.validation is not None:
+        validation = _prepare_share(context, Shape(max_length=training.max_length, packing=False, validation=True))
+    chosen = Chosen(attempt=context.config.run.attempt, train=train, validation=validation)
+    _choose(context, chosen)
+    return chosen
+
+
+def _prepare_share(context: StageContext[FineTuneStage], shape: Shape) -> str:
     task = Preparation(
-        dataset=spec.dataset,
+        dataset=context.config.spec.dataset,
         path=context.input_path("dataset"),
         model=context.input_path("model"),
-        shape=Shape(max_length=spec.training.max_length, packing=spec.training.packing),
+        shape=shape,
         field="spec.dataset",
     )
     context.progress.update(PHASE)
@@ -57,21 +84,21 @@ def _prepare(context: StageContext[FineTuneStage]) -> Path:
         report=lambda done, total: context.progress.update(PHASE, step=done, total=total),
         check_stop=context.check_stop,
     )
-    _choose(context, folder.name)
-    return folder / layout.ARTIFACT
+    return folder.name
 
 
-def _choose(context: StageContext[FineTuneStage], key: str) -> None:
-    """Tells the other processes, unless an earlier attempt trained on other rows."""
+def _choose(context: StageContext[FineTuneStage], chosen: Chosen) -> None:
+    """Writes the choice down, unless an earlier attempt trained on other rows."""
     earlier = _read(context)
-    if earlier is not None and earlier.key != key and (context.folder / layout.CHECKPOINTS).is_dir():
+    changed = earlier is not None and (earlier.train, earlier.validation) != (chosen.train, chosen.validation)
+    if changed and (context.folder / layout.CHECKPOINTS).is_dir():
         raise StageError(
             ExitCode.DATA,
             "DataChanged",
             "spec.dataset: its rows, or the tokenizer, are not those that an earlier attempt trained on; put them "
             "back, or create the object anew to train on the new ones",
         )
-    write_json(context.folder / layout.PREPARED_KEY, Chosen(attempt=context.config.run.attempt, key=key).dump())
+    write_json(context.folder / layout.PREPARED_KEY, chosen.dump())
 
 
 def _read(context: StageContext[FineTuneStage]) -> Chosen | None:

@@ -1,6 +1,5 @@
 """Fine-tuning of all weights or of an adapter, with TRL."""
 
-from pathlib import Path
 from typing import Any
 
 from posttrain_contract import layout
@@ -18,11 +17,12 @@ from posttrain_training.session import Session
 from posttrain_training.tokenizers import load_tokenizer
 
 from posttrain_finetune.adapters import exported, new_adapter, with_initial
+from posttrain_finetune.data import Rows
 from posttrain_finetune.methods import METHODS, Method
 
 
 @gang.losing_peers()
-def train(context: StageContext[FineTuneStage], rows: Path) -> RankOutcome:
+def train(context: StageContext[FineTuneStage], rows: Rows) -> RankOutcome:
     """Runs one rank of the fine-tuning on the prepared ``rows`` to its end.
 
     Raises ``StageError`` and ``Preempted``.
@@ -37,7 +37,8 @@ def train(context: StageContext[FineTuneStage], rows: Path) -> RankOutcome:
         plain=spec.dataset.format == "text" and spec.evaluation is None,
     )
     arguments = method.arguments(spec, output=context.folder / layout.CHECKPOINTS, on_cpu=context.config.run.gpus == 0)
-    session = Session(context, device=arguments.device, tokenizer=tokenizer)
+    validation = None if rows.validation is None else load_prepared(rows.validation)
+    session = Session(context, device=arguments.device, tokenizer=tokenizer, validation=validation)
     trainer = _trainer(context, method, arguments, tokenizer=tokenizer, rows=rows)
     step = session.run(trainer, figures=method.figures)
     result = exported(trainer, context)
@@ -45,14 +46,14 @@ def train(context: StageContext[FineTuneStage], rows: Path) -> RankOutcome:
 
 
 def _trainer(
-    context: StageContext[FineTuneStage], method: Method, arguments: Any, *, tokenizer: Any, rows: Path
+    context: StageContext[FineTuneStage], method: Method, arguments: Any, *, tokenizer: Any, rows: Rows
 ) -> Any:
     spec = context.config.spec
     try:
         return method.trainer(
             model=_model(context, device=arguments.device),
             args=arguments,
-            train_dataset=load_prepared(rows),
+            train_dataset=load_prepared(rows.train),
             processing_class=tokenizer,
             peft_config=new_adapter(spec.adapter),
         )

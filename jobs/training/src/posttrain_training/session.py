@@ -25,7 +25,7 @@ from posttrain_contract.progress import TRAINING
 from posttrain_contract.stage import FineTuneStage, RLStage
 from posttrain_runtime import stalls
 from posttrain_runtime.context import StageContext
-from posttrain_runtime.errors import Preempted, StageError
+from posttrain_runtime.errors import Preempted
 from posttrain_runtime.ranks import RankOutcome
 from transformers import PrinterCallback
 
@@ -108,18 +108,13 @@ class Session:
                 progress=self._context.progress,
             )
         if wanted.perplexity:
-            scorers[PERPLEXITY] = self._perplexity(validation)
-        return Judge(scorers, best=self._best(wanted.keep_best), progress=self._context.progress)
-
-    def _perplexity(self, validation: Sequence[Row] | None) -> PerplexityEvaluator:
-        if not validation:
-            raise StageError(
-                ExitCode.USAGE,
-                "ValidationMissing",
-                "spec.evaluation.perplexity: there are no validation rows; set aside a share of spec.dataset for them",
+            scorers[PERPLEXITY] = PerplexityEvaluator(
+                validation or (),
+                batch_size=self._spec.training.batch_size,
+                padding=self._tokenizer.pad_token_id,
+                stop=self.stop,
             )
-        size = self._spec.training.batch_size
-        return PerplexityEvaluator(validation, batch_size=size, padding=self._tokenizer.pad_token_id, stop=self.stop)
+        return Judge(scorers, best=self._best(wanted.keep_best), progress=self._context.progress)
 
     def _best(self, figure: str | None) -> Best | None:
         if figure is None:

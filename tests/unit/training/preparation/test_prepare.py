@@ -36,9 +36,12 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "_PART_ROWS", 8)
 
 
-def task(path: Path, model: Path, *, packing: bool = False, max_length: int = 512, **dataset: Any) -> Preparation:
+def task(
+    path: Path, model: Path, *, packing: bool = False, max_length: int = 512, aside: bool = False, **dataset: Any
+) -> Preparation:
     spec = ExampleDataset.parse({"uri": "pvc://data/any", **dataset})
-    return Preparation(spec, path, model, Shape(max_length=max_length, packing=packing), "spec.dataset")
+    shape = Shape(max_length=max_length, packing=packing, validation=aside)
+    return Preparation(spec, path, model, shape, "spec.dataset")
 
 
 def write(path: Path, rows: Lines) -> Path:
@@ -202,6 +205,21 @@ class TestSelection:
         rows = [{"text": text, "id": number} for number, text in enumerate(["a", "b", "a", "c", "b"])]
         assert self.texts(tmp_path, model, rows, deduplicate=True) == ["a", "b", "c"]
         assert self.texts(tmp_path, model, rows, deduplicate=True, samples=2) == ["a", "b"]
+
+    def test_a_share_is_set_aside_and_the_rest_is_trained_on(self, tmp_path: Path, model: Path) -> None:
+        rows = [{"text": f"row {number}"} for number in range(10)]
+        for chosen in ({}, {"shuffleSeed": 3}, {"samples": 8}):
+            wanted = {"validation": 0.25, **chosen}
+            train = self.texts(tmp_path, model, rows, **wanted)
+            aside = self.texts(tmp_path, model, rows, aside=True, **wanted)
+            used = wanted.get("samples", len(rows))
+            assert (len(train), len(aside)) == (used - 2, 2)
+            assert len({*train, *aside}) == used
+        assert self.texts(tmp_path, model, rows, aside=True, validation=0.001) == ["row 9"]
+
+    def test_nothing_is_left_of_one_row_beside_validation(self, tmp_path: Path, model: Path) -> None:
+        with pytest.raises(StageError, match=r"has no rows left beside those for validation"):
+            self.texts(tmp_path, model, [{"text": "one"}], validation=0.5)
 
 
 def refused(tmp_path: Path, model: Path, content: bytes, name: str = "a.jsonl", **dataset: Any) -> StageError:

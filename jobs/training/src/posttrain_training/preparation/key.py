@@ -34,6 +34,8 @@ class Shape:
 
     max_length: int
     packing: bool
+    validation: bool = False
+    """Whether it is the share that is set aside, or the rest."""
 
 
 def content_key(dataset: ExampleDataset, files: Sequence[Path], *, model: Path, shape: Shape) -> str:

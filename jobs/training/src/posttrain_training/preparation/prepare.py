@@ -109,10 +109,13 @@ class _Work:
         task = self._task
         self._parts.mkdir(exist_ok=True)
         worker = Worker(task)
-        mask = select(task.dataset, self._chunks(), reader=worker.reader, field=task.field)
+        mask = select(
+            task.dataset, self._chunks(), reader=worker.reader, field=task.field, validation=task.shape.validation
+        )
         total = int(mask.sum())
         if not total:
-            raise _error("EmptyDataset", task, f"{task.path.name} has no rows; name a dataset that has some")
+            left = " left beside those for validation" if task.dataset.validation is not None else ""
+            raise _error("EmptyDataset", task, f"{task.path.name} has no rows{left}; name a dataset that has some")
         done, number = self._done()
         with ExitStack() as stack:
             results = self._results(worker, mask, skip=done.chunks, total=total, stack=stack)

@@ -14,24 +14,23 @@ from posttrain_training.preparation.source import Chunk, records
 Mask = NDArray[np.bool_]
 
 
-def select(dataset: ExampleDataset, chunks: Iterable[Chunk], *, reader: Reader, field: str) -> Mask:
-    """Which rows are used, in the order of the files.
+def select(
+    dataset: ExampleDataset, chunks: Iterable[Chunk], *, reader: Reader, field: str, validation: bool = False
+) -> Mask:
+    """Which rows are used, in the order of the files: those to train on, or those set aside for ``validation``.
 
     Eight bytes a row are kept while looking for duplicates, and one a row else. Raises ``StageError`` (DATA).
     """
     usable = _distinct(chunks, reader, field) if dataset.deduplicate else _present(chunks)
     numbers = np.flatnonzero(usable)
-    if dataset.samples is not None and dataset.samples < len(numbers):
-        mask = np.zeros_like(usable)
-        mask[_chosen(numbers, dataset.samples, dataset.shuffle_seed)] = True
-        return mask
-    return usable
-
-
-def _chosen(numbers: NDArray[np.int64], count: int, seed: int | None) -> NDArray[np.int64]:
-    if seed is None:
-        return numbers[:count]
-    return np.random.default_rng(seed).permutation(numbers)[:count]
+    if dataset.shuffle_seed is not None:
+        numbers = np.random.default_rng(dataset.shuffle_seed).permutation(numbers)
+    numbers = numbers[: dataset.samples]
+    aside = 0 if dataset.validation is None else max(1, round(len(numbers) * dataset.validation))
+    border = len(numbers) - aside
+    mask = np.zeros_like(usable)
+    mask[numbers[border:] if validation else numbers[:border]] = True
+    return mask
 
 
 def _present(chunks: Iterable[Chunk]) -> Mask:
