@@ -53,6 +53,10 @@ bench-quickstart: setup ## measure the quickstart: time, memory, held-out score;
 bench-operator: setup ## measure the operator against a real API server, beside others; QUICK=1 for two minutes
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.operator $(if $(QUICK),--quick)
 
+.PHONY: bench-finetune
+bench-finetune: setup ## measure fine-tuning beside TRL called by hand, and the preparation of data; QUICK=1 for two minutes
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=.:tests $(BIN)/python -m benchmarks.finetune $(if $(QUICK),--quick)
+
 .PHONY: fmt
 fmt: setup ## format, and mend what the linter can
 	$(BIN)/ruff check --fix-only --quiet
