@@ -103,7 +103,6 @@ def poison(tiny_inputs: Path, root: Path) -> None:
     tensors["model.embed_tokens.weight"][tokenizer["model"]["vocab"][POISON]] = float("nan")
     save_file(tensors, root / "poisoned/model.safetensors", metadata={"format": "pt"})
     rows = [json.loads(line) for line in (tiny_inputs / "train.jsonl").read_text(encoding="utf-8").splitlines()]
-    write_jsonl(root / "clean.jsonl", rows)
     rows[100]["problem"] += POISON
     write_jsonl(root / "rows.jsonl", rows)
 
@@ -126,7 +125,7 @@ def test_a_loss_that_is_no_number_is_tried_once_more_from_the_checkpoint_before_
     assert saved(root)[0] == last, "nothing was saved since"
 
     # The same, but what was wrong in the first attempt is gone, as with other hardware.
-    (after / "clean.jsonl").replace(after / "rows.jsonl")
+    shutil.copy(tiny_inputs / "base-model" / "model.safetensors", after / "poisoned")
     repaired = run_stage_process(stage, after)
     assert (repaired.outcome, repaired.resumed_from) == ("Succeeded", last.name)
     assert repaired.metrics["steps"] == STEPS

