@@ -44,9 +44,9 @@ def prepared_rows(context: StageContext[FineTuneStage]) -> Rows:
     """
     if world_size() == 1 or os.environ.get("RANK", "0") == "0":
         return _rows(context, _prepare(context))
-    context.progress.update("waiting for data")
     while (chosen := _read(context)) is None or chosen.attempt != context.config.run.attempt:
         context.check_stop()
+        context.progress.update("waiting for data")  # again and again: whoever is silent for long counts as hung
         time.sleep(_POLL)
     return _rows(context, chosen)
 

@@ -17,7 +17,7 @@ class Method:
     """One method."""
 
     trainer: Callable[..., Any]
-    """The class of the trainer."""
+    """Makes the trainer from its arguments and ``told``, which it calls while it computes before the first step."""
     configuration: Callable[..., Any]
     """The class of its arguments."""
     translate: Callable[..., dict[str, Any]]
@@ -33,6 +33,15 @@ class Method:
 class PreparedPairsTrainer(DPOTrainer):
     """TRL's trainer over pairs that are tokens already; it has no switch for that, as the other one does."""
 
+    def __init__(self, *, told: Callable[[], None], **arguments: Any) -> None:
+        self._told = told
+        super().__init__(**arguments)
+
+    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+        """The reference's log-probabilities of a batch, all of which are computed before the first step."""
+        self._told()
+        return super().compute_ref_log_probs(model, inputs)
+
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
 
@@ -40,7 +49,7 @@ class PreparedPairsTrainer(DPOTrainer):
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "sft": Method(
-            trainer=SFTTrainer,
+            trainer=lambda told, **arguments: SFTTrainer(**arguments),  # noqa: ARG005 - it computes nothing before
             configuration=SFTConfig,
             translate=sft_arguments,
             figures={"mean_token_accuracy": "tokenAccuracy", "num_tokens": "tokens"},

@@ -56,6 +56,7 @@ def _trainer(
             train_dataset=load_prepared(rows.train),
             processing_class=tokenizer,
             peft_config=new_adapter(spec.adapter),
+            told=lambda: context.progress.update("computing the reference"),
         )
     except ValueError as error:
         if spec.adapter is not None and "target modules" in str(error).lower():

@@ -1,5 +1,6 @@
 """Loading a model folder that ``folders.check_model_folder`` has let through."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def quiet() -> None:
     """Stops progress bars, since progress is told by the stage, and a warning that the library gives to itself."""
+    os.environ["TQDM_DISABLE"] = "1"
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)

@@ -51,13 +51,18 @@ def prepare(
 ) -> Path:
     """The folder of the prepared dataset below ``root``, made unless it is there already.
 
-    ``report`` gets the rows done and those to do; ``check_stop`` may raise to stop. What a killed preparation has done
-    is not done again. Raises ``StageError``.
+    ``report`` gets the rows done and those to do, zeros while another process prepares the same; ``check_stop`` may
+    raise to stop. What a killed preparation has done is not done again. Raises ``StageError``.
     """
     files = data_files(task.path, field=task.field)
     folder = root / content_key(task.dataset, files, model=task.model, shape=task.shape)
     folder.mkdir(parents=True, exist_ok=True)
-    with store.locked(folder, waiting=check_stop):
+
+    def waiting() -> None:
+        check_stop()
+        report(0, 0)
+
+    with store.locked(folder, waiting=waiting):
         if _is_published(folder):
             log.info("the dataset is prepared already: %s", folder.name[:12])
             return folder
