@@ -96,4 +96,4 @@ def test_a_dataset_without_rows_or_without_data_files_is_an_error(tmp_path: Path
     assert refusal(write(tmp_path / "d.jsonl")).reason == "EmptyDataset"
     (tmp_path / "empty").mkdir()
     assert refusal(tmp_path / "empty").reason == "NoDataFiles"
-    assert refusal(write(tmp_path / "d.csv")).reason == "NoDataFiles"
+    assert refusal(write(tmp_path / "d.txt")).reason == "NoDataFiles"

@@ -1,22 +1,20 @@
-"""Reading a dataset: an artifact or a .jsonl or .parquet file or folder, as rows of text columns.
+"""Reading a dataset whole, as rows of text columns.
 
 Rows are read from the files every time. A cache keyed by path and time would serve old rows for a file that was
 replaced within the clock's resolution.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_runtime.errors import StageError
-from pyarrow import parquet
+
+from posttrain_training.preparation.source import chunks, data_files, records
 
 Row = dict[str, str]
-_SUFFIXES = (".jsonl", ".parquet")
 
 
 def read_rows(path: Path, *, field: str, columns: Mapping[str, str], limit: int | None) -> list[Row]:
@@ -35,61 +33,12 @@ def read_rows(path: Path, *, field: str, columns: Mapping[str, str], limit: int 
 
 
 def _pick(path: Path, *, field: str, columns: Mapping[str, str]) -> Iterator[Row]:
-    for file in shards(path, field=field):
-        for place, record in _records(file, field=field):
-            yield {name: _text(record, column, f"{field}.columns.{name}", place) for name, column in columns.items()}
-
-
-def shards(path: Path, *, field: str) -> list[Path]:
-    """The data files of a dataset, sorted by path; raises ``StageError`` (DATA) when there are none."""
-    if path.is_file():
-        files = [path] if path.suffix in _SUFFIXES else []
-    else:
-        files = sorted(file for suffix in _SUFFIXES for file in path.rglob(f"*{suffix}") if file.is_file())
-    if not files:
-        raise StageError(
-            ExitCode.DATA, "NoDataFiles", f"{field}: {path.name} is or has no .jsonl or .parquet file; name one"
-        )
-    return files
-
-
-def _records(file: Path, *, field: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every record with its place, such as ``part-00000.jsonl:17``."""
-    return _parquet_records(file, field=field) if file.suffix == ".parquet" else _json_records(file, field=field)
-
-
-def _json_records(file: Path, *, field: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            place = f"{file.name}:{number}"
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise StageError(
-                    ExitCode.DATA, "InvalidRow", f"{field}: {place} is not JSON ({error}); write one JSON object a line"
-                ) from error
-            if not isinstance(record, dict):
-                raise StageError(
-                    ExitCode.DATA, "InvalidRow", f"{field}: {place} is not a JSON object; write one JSON object a line"
-                )
-            yield place, record
-
-
-def _parquet_records(file: Path, *, field: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    number = 0
-    try:
-        for batch in parquet.ParquetFile(file).iter_batches():
-            for record in batch.to_pylist():
-                number += 1
-                yield f"{file.name} row {number}", record
-    except pa.ArrowInvalid as error:
-        raise StageError(
-            ExitCode.DATA,
-            "InvalidFile",
-            f"{field}: {file.name} is no whole Parquet file ({error}); write or copy it anew",
-        ) from error
+    for chunk in chunks(data_files(path, field=field), field=field):
+        for place, record in records(chunk, field=field):
+            if record is not None:
+                yield {
+                    name: _text(record, column, f"{field}.columns.{name}", place) for name, column in columns.items()
+                }
 
 
 def _text(record: Mapping[str, Any], column: str, field: str, place: str) -> str:
