@@ -23,8 +23,12 @@ class Row:
 
     @property
     def length(self) -> int:
-        """Tokens of the row."""
-        return max(len(values) for values in self.columns.values())
+        """Tokens that the model sees at once; of a pair, with the longer answer."""
+        ids = self.columns.get("input_ids")
+        if ids is not None:
+            return len(ids)
+        prompt, *answers = (len(self.columns[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
+        return prompt + max(answers)
 
 
 class Encoder:

@@ -25,8 +25,8 @@ class Counts:
     rows: int = 0
     dropped: int = 0
     """Rows of which nothing was left to learn."""
-    cut: int = 0
-    """Rows that were longer than the limit."""
+    full: int = 0
+    """Rows that reach the limit of tokens; longer ones are cut to it."""
     tokens: int = 0
     learned: int = 0
 

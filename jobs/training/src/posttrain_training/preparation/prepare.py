@@ -86,8 +86,8 @@ def _publish(folder: Path, counts: Counts) -> None:
     staged = store.Staged(folder / "parts", "dataset", rows=counts.rows)
     store.publish(folder, staged, store.describe(staged, config_digest=folder.name, inputs={}))
     log.info(
-        "prepared %d rows of %d: %d tokens, %d of them learned; %d rows were cut, %d had no room for an answer",
-        counts.rows, counts.read, counts.tokens, counts.learned, counts.cut, counts.dropped,
+        "prepared %d rows of %d: %d tokens, %d of them learned; %d rows reach the limit, %d had no room for an answer",
+        counts.rows, counts.read, counts.tokens, counts.learned, counts.full, counts.dropped,
     )  # fmt: skip
 
 
@@ -221,7 +221,7 @@ class Worker:
             read=len(chunk.rows),
             rows=len(rows),
             dropped=len(encoded) - len(rows),
-            cut=sum(row.length >= self._max_length for row in rows),
+            full=sum(row.length >= self._max_length for row in rows),
             tokens=sum(row.length for row in rows),
             learned=parts.learned(columns),
         )
