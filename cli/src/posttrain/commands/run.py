@@ -10,6 +10,7 @@ from posttrain_operator.api.status import read_status
 from posttrain_operator.cluster import Json
 
 from posttrain.commands.loading import json_option, load, paths_argument, refuse
+from posttrain.commands.places import claims_option, workspace_option
 from posttrain.live import Display, choose_display
 from posttrain.local.session import InterruptedRunError, run_local
 from posttrain.local.workspace import LocalOptions, WorkspaceBusyError, pod_logs, run_folder
@@ -23,38 +24,10 @@ EXIT_INTERRUPTED = 130
 REPORT = "report.html"
 
 
-def _parse_claims(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
-    claims: dict[str, Path] = {}
-    for value in values:
-        name, equals, folder = value.partition("=")
-        if not (name and equals and folder):
-            raise click.BadParameter(f"expected NAME=DIR, found {value!r}")
-        if name in claims:
-            raise click.BadParameter(f"claim {name} is given twice")
-        if not Path(folder).is_dir():
-            raise click.BadParameter(f"claim {name}: {folder} is not a folder")
-        claims[name] = Path(folder)
-    return claims
-
-
 @click.command("run", short_help="Run manifests on this machine.")
 @paths_argument
-@click.option(
-    "--workspace",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(".posttrain"),
-    show_default=True,
-    metavar="DIR",
-    help="Where runs, artifacts, logs and the report are kept.",
-)
-@click.option(
-    "--claim",
-    "claims",
-    multiple=True,
-    callback=_parse_claims,
-    metavar="NAME=DIR",
-    help="Folder that stands for a claim in pvc://NAME/...; else WORKSPACE/claims/NAME. May be repeated.",
-)
+@workspace_option
+@claims_option
 @click.option(
     "--hub",
     envvar="POSTTRAIN_HUB_ENDPOINT",

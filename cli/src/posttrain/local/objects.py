@@ -99,11 +99,8 @@ def _fingerprint(manifest: Json, admitted: Mapping[Ref, Json], options: LocalOpt
 def _files(manifest: Json, options: LocalOptions) -> Iterator[tuple[str, Path]]:
     _, spec, _ = read_spec(manifest)
     for item in spec.inputs().values() if spec is not None else ():
-        if item.uri is None:
-            continue
-        scheme, rest = item.uri.split("://", 1)
-        claim, _, path = rest.partition("/")
-        yield item.uri, Path(rest) if scheme == "file" else options.claim(claim) / path
+        if item.uri is not None:
+            yield item.uri, options.path(item.uri)
 
 
 def _state(path: Path) -> Iterator[tuple[str, int, int]]:

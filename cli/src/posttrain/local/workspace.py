@@ -36,6 +36,12 @@ class LocalOptions:
         """The folder that stands for a claim."""
         return (self.claims.get(name) or self.workspace / "claims" / name).absolute()
 
+    def path(self, uri: str) -> Path:
+        """Where the bytes at a pvc:// or file:// URI are on this machine."""
+        scheme, rest = uri.split("://", 1)
+        claim, _, path = rest.partition("/")
+        return Path(rest) if scheme == "file" else self.claim(claim) / path
+
     @property
     def objects(self) -> Path:
         """Where objects and their status survive a run."""

@@ -16,8 +16,8 @@ from posttrain_runtime import store
 from posttrain_runtime.errors import StageError
 
 from posttrain_training.preparation import parts
-from posttrain_training.preparation.encoding import Encoder
-from posttrain_training.preparation.formats import Reader
+from posttrain_training.preparation.encoding import Encoder, Row
+from posttrain_training.preparation.formats import Example, Reader
 from posttrain_training.preparation.key import Shape, content_key
 from posttrain_training.preparation.parts import Columns, Counts
 from posttrain_training.preparation.rendering import Renderer
@@ -89,6 +89,22 @@ def _publish(folder: Path, counts: Counts) -> None:
         "prepared %d rows of %d: %d tokens, %d of them learned; %d rows reach the limit, %d had no room for an answer",
         counts.rows, counts.read, counts.tokens, counts.learned, counts.full, counts.dropped,
     )  # fmt: skip
+
+
+def sample(task: Preparation, *, count: int) -> list[tuple[str, Row | None]]:
+    """The first rows as they would be prepared, each with its place; None where nothing is left to learn.
+
+    Nothing is written. Raises ``StageError``.
+    """
+    worker, files = Worker(task), data_files(task.path, field=task.field)
+    mask = select(task.dataset, chunks(files, field=task.field), reader=worker.reader, field=task.field)
+    found: list[tuple[str, Example]] = []
+    for chunk in chunks(files, field=task.field):
+        found += worker.examples(chunk, mask[chunk.start : chunk.start + len(chunk.rows)])
+        if len(found) >= count:
+            break
+    examples = found[:count]
+    return [(place, row) for (place, _), row in zip(examples, worker.encoder.encode(examples), strict=True)]
 
 
 class _Work:
@@ -206,14 +222,17 @@ class Worker:
             learn_all=dataset.loss == "all",
         )
 
-    def work(self, chunk: Chunk, wanted: Mask) -> tuple[Columns, Counts]:
-        """The rows of a chunk that are wanted, and what became of them."""
-        examples = [
+    def examples(self, chunk: Chunk, wanted: Mask) -> list[tuple[str, Example]]:
+        """The examples in a chunk that are wanted, each with its place."""
+        return [
             (place, self.reader.read(record, place))
             for (place, record), use in zip(records(chunk, field=self._field), wanted, strict=True)
             if use and record is not None
         ]
-        encoded = self.encoder.encode(examples)
+
+    def work(self, chunk: Chunk, wanted: Mask) -> tuple[Columns, Counts]:
+        """The rows of a chunk that are wanted, and what became of them."""
+        encoded = self.encoder.encode(self.examples(chunk, wanted))
         rows = [row for row in encoded if row is not None]
         columns = Columns.of(rows)
         counts = Counts(
