@@ -26,6 +26,7 @@ system_package() { # what it is for, Debian's name of the package
   "$("$python" --version 2>&1) ($python) is not supported, 3.11 to 3.14 are; say where one is: make setup PYTHON=/path/to/python3.11"
 "$python" -c 'import venv, ensurepip' 2>/dev/null || system_package "Python's venv module" python3-venv
 "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || system_package "libnuma, which vLLM needs" libnuma1
+command -v c++ >/dev/null || system_package "a C++ compiler, which DeepSpeed needs when it is used," g++
 
 # What the environment is made from, and where: when neither changed, there is nothing to do.
 state=$({ printf '%s\n' "$PWD" && cat hack/setup.sh locks/bootstrap.lock locks/dev.lock jobs/*/pyproject.toml */pyproject.toml; } | sha256sum)

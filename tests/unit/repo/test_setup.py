@@ -81,3 +81,7 @@ def test_root_gets_libnuma_installed(machine: Machine) -> None:
     said = machine.set_up()
     assert "installing libnuma1" in said
     assert "could not be installed; run: apt-get install -y libnuma1" in said
+
+
+def test_without_a_compiler_the_one_command_is_said(machine: Machine) -> None:
+    assert "run: sudo apt-get install -y g++" in machine.set_up()
