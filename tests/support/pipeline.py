@@ -27,6 +27,7 @@ _EXPECTED: Final = {
     layout.MANIFEST,
     layout.CHECKPOINTS,
     layout.LOGS,
+    layout.PREPARED_KEY,
     layout.RESULT,
     layout.SERVER_KEY,
     ".lock",
@@ -149,7 +150,8 @@ class Pipeline:
 
     def run_folders(self) -> list[Path]:
         """The run folder of every object that ever ran."""
-        return sorted((self.claim / "default").glob("*/*"))
+        kinds = [folder for folder in (self.claim / "default").glob("*") if folder.name != layout.PREPARED]
+        return sorted(folder for kind in kinds for folder in kind.glob("*"))
 
     def assert_nothing_is_left_over(self) -> None:
         """A finished run folder has what a reader may look for, and nothing that a crash or an attempt left."""
@@ -160,12 +162,15 @@ class Pipeline:
             assert len(broken) <= 1, f"{folder}: {broken}"
 
     def assert_artifacts_are_whole(self) -> int:
-        """Every artifact under its final name is what its manifest says, byte for byte; returns how many there are."""
+        """Every artifact under its final name is what its manifest says, byte for byte; returns how many objects have one.
+
+        Prepared rows are kept in the same way, and belong to no object.
+        """
         folders = [path.parent for path in self.claim.rglob(layout.MANIFEST)]
         for folder in folders:
             manifest = Manifest.model_validate_json((folder / layout.MANIFEST).read_bytes())
             assert store.damage(folder, manifest, hashes=True) is None
-        return len(folders)
+        return sum(folder.parent.name != layout.PREPARED for folder in folders)
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:

@@ -72,6 +72,8 @@ class TestChildrenThatAreNotThere:
         for code in (ExitCode.STORAGE, ExitCode.STORAGE):
             scene.end_workers(code, failure(code))
             retried(scene)
+            scene.start_pods()
+            scene.settle()
         edit(scene, retries=1)
         scene.end_workers(ExitCode.PREEMPTED, failure(ExitCode.PREEMPTED))
         retried(scene)

@@ -31,6 +31,7 @@ def test_every_field_of_run_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(reconcile, "parse", watched)
     Scene("UploadJob", run={**RUN, "queue": "team", "priorityClass": "high"}).settle()
+    started("FineTuneJob", run=RUN, tracking={"wandb": {"project": "math"}})
     scene = started("UploadJob", run=RUN)
     scene.end_workers(ExitCode.UNREACHABLE, failure(ExitCode.UNREACHABLE))
     retried(scene)

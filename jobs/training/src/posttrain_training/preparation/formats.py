@@ -154,8 +154,8 @@ def _without_annotations(text: str) -> str:
 
 
 def _single_turn(reader: Reader, record: Mapping[str, Any], place: str) -> Demonstration:
-    answer: Message = {"role": "assistant", "content": reader.answer(record, "completion", place)}
-    return Demonstration((*reader.question(record, place), answer))
+    question = reader.question(record, place)
+    return Demonstration((*question, {"role": "assistant", "content": reader.answer(record, "completion", place)}))
 
 
 def _chat(reader: Reader, record: Mapping[str, Any], place: str) -> Demonstration:
@@ -174,8 +174,9 @@ def _plain(reader: Reader, record: Mapping[str, Any], place: str) -> PlainText:
 
 
 def _pair(reader: Reader, record: Mapping[str, Any], place: str) -> Pair:
+    question = tuple(reader.question(record, place))
     chosen, rejected = (reader.answer(record, name, place) for name in ("chosen", "rejected"))
-    return Pair(tuple(reader.question(record, place)), chosen, rejected)
+    return Pair(question, chosen, rejected)
 
 
 _BUILDERS: Mapping[Format, Callable[[Reader, Mapping[str, Any], str], Example]] = MappingProxyType(
