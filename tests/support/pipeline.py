@@ -162,7 +162,7 @@ class Pipeline:
             assert len(broken) <= 1, f"{folder}: {broken}"
 
     def assert_artifacts_are_whole(self) -> int:
-        """Every artifact under its final name is what its manifest says, byte for byte; returns how many objects have one.
+        """Every artifact under its final name is what its manifest says, byte for byte; how many objects have one.
 
         Prepared rows are kept in the same way, and belong to no object.
         """
