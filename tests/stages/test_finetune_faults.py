@@ -63,7 +63,9 @@ def unseal(checkpoint: Path) -> None:
     (checkpoint / layout.COMPLETE).unlink()
 
 
-@pytest.mark.parametrize("spoil", [truncate, flip, unseal])
+@pytest.mark.parametrize(
+    "spoil", [pytest.param(truncate, marks=pytest.mark.slow), flip, pytest.param(unseal, marks=pytest.mark.slow)]
+)
 def test_a_broken_checkpoint_is_passed_over_and_told_and_the_run_ends_right(
     undisturbed: Path, spoiled: Path, spoil: Callable[[Path], None]
 ) -> None:

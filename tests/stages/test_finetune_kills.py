@@ -31,7 +31,7 @@ from support.tiny import mount, run_folder
 
 pytestmark = pytest.mark.timeout(600)  # a start takes seconds of two cores, and these tests start often
 
-FEW = 2
+FEW = 1
 MANY = pytest.param(10, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
 
 
@@ -85,7 +85,9 @@ def test_a_run_that_is_killed_while_it_saves_ends_as_if_it_had_not_been(
     assert_as_if_undisturbed(root, undisturbed)
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("count", [1, 20])
 def test_a_lost_rank_ends_the_whole_attempt_and_costs_one_interval_at_most(
     tiny_inputs: Path, tmp_path: Path, count: int
 ) -> None:
