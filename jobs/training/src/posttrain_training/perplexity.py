@@ -8,9 +8,8 @@ import torch
 from posttrain_runtime.errors import Preempted
 
 from posttrain_training import gang
+from posttrain_training.preparation.encoding import IGNORED
 
-IGNORED: Final = -100
-"""The label of a token that does not count."""
 _CHUNK: Final = 1024
 """Positions whose logits are at hand in float32 at once: with a large vocabulary they are the largest tensor."""
 
