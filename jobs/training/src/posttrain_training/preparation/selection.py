@@ -19,7 +19,7 @@ def select(
 ) -> Mask:
     """Which rows are used, in the order of the files: those to train on, or those set aside for ``validation``.
 
-    Eight bytes a row are kept while looking for duplicates, and one a row else. Raises ``StageError`` (DATA).
+    Up to twenty bytes a row are held while it chooses, and one afterwards. Raises ``StageError`` (DATA).
     """
     usable = _distinct(chunks, reader, field) if dataset.deduplicate else _present(chunks)
     numbers = np.flatnonzero(usable)
