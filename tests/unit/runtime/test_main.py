@@ -255,12 +255,41 @@ def test_a_failure_beside_a_published_artifact_does_not_hide_it(tmp_path: Path) 
 
 
 def test_what_a_killed_attempt_staged_does_not_get_into_the_artifact(tmp_path: Path) -> None:
-    left = tmp_path / FOLDER / ".staging-1-0"
+    left = tmp_path / FOLDER / ".staging-0-posttrain-filter-killed"
     left.mkdir(parents=True)
     (left / "stale.txt").touch()
     run(tmp_path, publish("new"), config=configure(attempt=2))
     assert not left.exists()
     assert [path.name for path in (tmp_path / FOLDER / "artifact").iterdir()] == ["a.txt"]
+
+
+def test_two_pods_of_one_index_do_not_touch_what_the_other_stages(tmp_path: Path) -> None:
+    """A node is lost and comes back: the first pod is at work still when the second begins."""
+
+    def first(context: StageContext[FilterStage]) -> Finished:
+        finished = publish("of the first")(context)
+        # Signals are the main thread's; the second pod is another process.
+        status = os.waitpid(_fork(partial(run, tmp_path, publish("of the second"))), 0)[1]
+        assert status == 0
+        assert (context.staging / "a.txt").read_text(encoding="utf-8") == "of the first"
+        return finished
+
+    assert run(tmp_path, first).outcome == "Succeeded"
+    assert published(tmp_path) == "of the second"
+    assert not litter(tmp_path)
+
+
+def _fork(action: Callable[[], StageResult]) -> int:
+    """Runs an action in a process of its own, which ends with 0 when it succeeds."""
+    child = os.fork()
+    if child == 0:
+        succeeded = False
+        os.environ["POD_IP"] = "127.27.100.27"  # a pod has an address of its own
+        try:
+            succeeded = action().outcome == "Succeeded"
+        finally:
+            os._exit(0 if succeeded else 1)
+    return child
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -360,12 +389,13 @@ def test_whenever_a_stage_is_killed_the_next_attempt_publishes_and_leaves_no_lit
         assert not litter(root), f"killed at change {change}"
         if not crashed:
             break
-    kinds = {"probe", "artifact.json", "staging-1-0", "work", "result.json"}
+    kinds = {"probe", "artifact.json", "staging-0-", "work", "result.json"}
     assert {kind for kind in kinds for name in littered if kind in name} == kinds, "the crashes missed some steps"
 
 
 def test_what_other_pods_are_writing_is_left_alone(tmp_path: Path) -> None:
-    others = [tmp_path / FOLDER / name for name in (".staging-1-1", "server.key", ".server.key.0123456789abcdef.tmp")]
+    names = (".staging-1-posttrain-filter-x", "server.key", ".server.key.0123456789abcdef.tmp")
+    others = [tmp_path / FOLDER / name for name in names]
     for path in others:
         path.mkdir(parents=True)
     run(tmp_path, publish("new"))

@@ -72,9 +72,17 @@ class StageContext(Generic[Config]):
 
     @property
     def staging(self) -> Path:
-        """Where this pod builds the artifact before it is published, on the store's own file system."""
+        """Where this pod builds the artifact before it is published, on the store's own file system.
+
+        Two pods of one index may be at work for a while, when a node is lost; the name is this pod's alone.
+        """
+        return self.folder / f"{self.staging_prefix}{self.scratch.name}"
+
+    @property
+    def staging_prefix(self) -> str:
+        """How the names of all staging folders begin that pods of this index have made."""
         index = os.environ.get("JOB_COMPLETION_INDEX") or os.environ.get("PET_NODE_RANK", "0")
-        return self.folder / f".staging-{self.config.run.attempt}-{index}"
+        return f".staging-{index}-"
 
     @property
     def work_area(self) -> Path:

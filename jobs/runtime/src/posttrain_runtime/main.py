@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def _live(context: StageContext[Any], work: Callable[[StageContext[Any]], Finish
     try:
         _check_store(context)
         if context.publishes:
-            _clear_staging(context)
+            _clear(context)
         if context.publishes and (earlier := _published(context)) is not None:
             log.info("this artifact is published already")
             store.discard(context.work_area)
@@ -75,7 +76,8 @@ def _live(context: StageContext[Any], work: Callable[[StageContext[Any]], Finish
             progress=lambda: read_progress(context.scratch / "progress.json"), ready=context.ready.is_set
         )
         try:
-            return _publish(context, work(context))
+            with store.staging_area(context.staging) if context.publishes else nullcontext():
+                return _publish(context, work(context))
         finally:
             telemetry.close()
     except Preempted as stopped:
@@ -90,9 +92,6 @@ def _live(context: StageContext[Any], work: Callable[[StageContext[Any]], Finish
             reason=failure.reason,
             message=logs.redact(failure.message),
         )
-    finally:
-        if context.publishes:
-            shutil.rmtree(context.staging, ignore_errors=True)
 
 
 def _check_store(context: StageContext[Any]) -> None:
@@ -117,15 +116,15 @@ def _check_store(context: StageContext[Any]) -> None:
         )
 
 
-def _clear_staging(context: StageContext[Any]) -> None:
+def _clear(context: StageContext[Any]) -> None:
     """Removes what killed predecessors left: their staging, so that nothing of it gets into the artifact, and the rest.
 
-    Other pods of the run may be at work. Their staging folders have other names, and what has a temporary name is
-    written under the lock, is on its way out, or is not missed.
+    Other pods of the run may be at work. Their staging folders are locked, and what has a temporary name is written
+    under the lock, is on its way out, or is not missed.
     """
-    index = context.staging.name.rpartition("-")[2]
     with store.locked(context.folder):
-        for left in [*context.folder.glob(f".staging-*-{index}"), *leftovers(context.folder)]:
+        store.clear_staging(context.folder, context.staging_prefix)
+        for left in leftovers(context.folder):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:

@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from posttrain_runtime.files import entries, sha256, sync_folder, sync_tree, uni
 log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+_MARK = ".lock"
 _LOCK_POLL = 0.05
 
 
@@ -70,6 +71,43 @@ def locked(run_folder: Path, *, waiting: Callable[[], None] = lambda: None) -> I
         except OSError as error:
             log.warning("%s has no file locks (%s); going on without", run_folder, error.strerror)
         yield
+
+
+@contextmanager
+def staging_area(staging: Path) -> Iterator[None]:
+    """Keeps a staging folder from other pods until the block ends, and removes it then.
+
+    A locked file beside the folder says that its owner lives. Storage without locks loses this protection.
+    """
+    mark = _mark(staging)
+    with ExitStack() as stack:
+        with locked(staging.parent):
+            file = stack.enter_context(mark.open("ab"))
+            with suppress(OSError):
+                _try_lock(file.fileno())
+        try:
+            yield
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            mark.unlink(missing_ok=True)
+
+
+def clear_staging(run_folder: Path, prefix: str) -> None:
+    """Removes the staging folders that begin with ``prefix`` and whose owners are dead. Call it while ``locked``."""
+    for name in {path.name.removesuffix(_MARK) for path in run_folder.glob(f"{prefix}*")}:
+        mark = _mark(run_folder / name)
+        with mark.open("ab") as file:
+            try:
+                dead = _try_lock(file.fileno())
+            except OSError:
+                dead = True
+            if dead:
+                shutil.rmtree(run_folder / name, ignore_errors=True)
+                mark.unlink(missing_ok=True)
+
+
+def _mark(staging: Path) -> Path:
+    return staging.with_name(staging.name + _MARK)
 
 
 def _try_lock(descriptor: int) -> bool:
