@@ -203,6 +203,8 @@ def test_every_pod_gets_secrets_by_reference_and_only_where_they_are_needed(pods
         assert sources.pop("PET_NODE_RANK", {"fieldRef"}) == {"fieldRef"}, name
         if container["command"][-1] == "posttrain_upload":
             sources.pop("HF_TOKEN", None)
+        if name.startswith("finetunejob-hub"):
+            assert sources.pop("HF_TOKEN") == {"secretKeyRef"}, name
         if name.startswith("finetunejob-full"):
             assert sources.pop("WANDB_API_KEY") == {"secretKeyRef"}, name
         assert sources == {}, name

@@ -1,6 +1,7 @@
 """The local executor over the filter stage: real processes, the operator's own loop."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from posttrain.local.mounts import MountError
 from posttrain.local.session import run_local
 from posttrain.local.workspace import LocalOptions, WorkspaceBusyError, WorkspaceLock, pod_logs, run_folder
 from posttrain_contract import layout
+from support.hub import File, Repository, stand_in_hub
 
 Json = dict[str, Any]
 
@@ -157,6 +159,22 @@ def test_a_cycle_is_refused_by_name(options: LocalOptions) -> None:
     run = Run(options, one, two)
     assert run.reason == "InvalidSpec"
     assert "FilterJob/one -> FilterJob/two -> FilterJob/one" in run.message
+
+
+def test_an_input_on_the_hub_is_fetched_and_its_commit_told(
+    options: LocalOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "a-token")
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    with stand_in_hub(token="a-token") as hub:
+        repository = hub.repositories["dataset", "acme/rows"] = Repository(private=True)
+        commit = repository.commit("main", {"train.jsonl": File(rows(100).encode(), lfs=False)})
+        there = dataclasses.replace(options, hub_endpoint=hub.url)
+        job = filter_job(source={"uri": "hf://datasets/acme/rows"}, run={"secrets": {"huggingFace": "hf-token"}})
+        run = Run(there, job)
+    assert run.status["phase"] == "Succeeded", run.message
+    assert run.status["inputs"]["source"] == {"uri": "hf://datasets/acme/rows", "revision": commit}
+    assert run.status["metrics"]["rowsKept"] == 50
 
 
 def test_a_claim_that_is_named_must_exist(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -76,9 +77,10 @@ class Fault:
 
     pattern: str
     status: int
-    """The answer; 0 does the work and drops the connection without an answer."""
+    """The answer; 0 does the work and drops the connection without an answer, or after ``cut`` bytes of it."""
     first: int = 1
     times: int = 1
+    cut: int = 0
     seen: int = 0
 
     def strikes(self, call: str) -> bool:
@@ -116,6 +118,10 @@ class StandInHub:
     faults: list[Fault] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     """'METHOD PATH' of every call."""
+    held: threading.Event | None = None
+    """Files are sent when it is set."""
+    gated: dict[str, str] = field(default_factory=dict)
+    """Repositories whose files only this token may read; their names and sizes everybody sees."""
     cards: list[str] = field(default_factory=list)
     """Every README.md that the client asked to validate."""
 
@@ -141,7 +147,7 @@ class StandInHub:
             (r"POST /(datasets/)?[^/]+/[^/]+\.git/info/lfs/objects/batch", self._batch),
             ("PUT /lfs/(?P<oid>[0-9a-f]{64})", self._put),
             ("POST /lfs/verify", self._verify),
-            (rf"GET /api/{_REPOSITORY}(/revision/(?P<revision>[^/]+))?", self._info),
+            (rf"GET /api/{_REPOSITORY}(/revision/(?P<revision>[^/?]+))?(?P<blobs>\?blobs)?", self._info),
             (rf"GET /api/{_REPOSITORY}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", self._tree),
             (
                 r"(GET|HEAD) /(?P<type>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
@@ -222,12 +228,13 @@ class StandInHub:
         name = repository.commit(revision, files)
         return Answer(body={"commitUrl": f"{self.url}/{id}/commit/{name}", "commitOid": name, "hookOutput": ""})
 
-    def _info(self, _: bytes, type: str, id: str, revision: str) -> Answer:  # noqa: A002
+    def _info(self, _: bytes, type: str, id: str, revision: str, blobs: str) -> Answer:  # noqa: A002
         if (repository := self.repositories.get((type, id))) is None:
             return _missing("RepoNotFound")
         if (commit := repository.resolve(revision or "main")) is None:
             return _missing("RevisionNotFound")
-        siblings = [{"rfilename": path} for path in sorted(repository.commits[commit])]
+        files = sorted(repository.commits[commit].items())
+        siblings = [{"rfilename": path, **(_blob(file) if blobs else {})} for path, file in files]
         facts = {
             "id": id,
             "sha": commit,
@@ -259,60 +266,83 @@ class StandInHub:
         return Answer(body=file.data, headers={"ETag": f'"{file.etag}"', "X-Repo-Commit": commit})
 
 
+def _blob(file: File) -> dict[str, Any]:
+    lfs = {"lfs": {"sha256": file.sha256, "size": len(file.data), "pointerSize": 134}} if file.lfs else {}
+    return {"size": len(file.data), "blobId": file.oid, **lfs}
+
+
 def _tree_entry(path: str, file: File) -> dict[str, Any]:
     entry = {"type": "file", "path": path, "size": len(file.data), "oid": file.oid}
     lfs = {"lfs": {"oid": file.sha256, "size": len(file.data), "pointerSize": 134}}
     return entry | (lfs if file.lfs else {})
 
 
-def _handler(hub: StandInHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: StandInHub
 
-        def _serve(self) -> None:
-            path = urlsplit(self.path).path
-            call = f"{self.command} {path}"
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            hub.calls.append(call)
-            fault = next((fault for fault in hub.faults if fault.strikes(call)), None)
-            if fault is not None and fault.status:
-                self._send(Answer(fault.status, {"error": "injected"}))
-                return
-            # Objects are fetched by signed links on the real Hub, so they need no token.
-            authorized = hub.token is None or self.headers.get("Authorization") == f"Bearer {hub.token}"
-            if not authorized and not path.startswith("/lfs/"):
-                self._send(Answer(401, {"error": "Invalid username or password."}))
-                return
-            answer = hub.answer(self.command, path, body)
-            if fault is not None:
-                self.close_connection = True
-                self.connection.close()
-                return
-            self._send(answer)
+    def _serve(self) -> None:
+        path, query = urlsplit(self.path).path, urlsplit(self.path).query
+        call = f"{self.command} {path}"
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.hub.calls.append(call)
+        fault = next((fault for fault in self.hub.faults if fault.strikes(call)), None)
+        if fault is not None and fault.status:
+            self._send(Answer(fault.status, {"error": "injected"}))
+            return
+        # Objects are fetched by signed links on the real Hub, so they need no token.
+        authorized = self.hub.token is None or self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+        if not authorized and not path.startswith("/lfs/"):
+            self._send(Answer(401, {"error": "Invalid username or password."}))
+            return
+        if (refused := self._gate(path)) is not None:
+            self._send(refused)
+            return
+        if self.command == "GET" and "/resolve/" in path and self.hub.held is not None:
+            self.hub.held.wait()
+        answer = self.hub.answer(self.command, path + ("?blobs" if "blobs=true" in query else ""), body)
+        if fault is not None:
+            self.close_connection = True
+            if fault.cut:
+                self._send(answer, cut=fault.cut)
+            self.connection.close()
+            return
+        self._send(answer)
 
-        do_GET = do_HEAD = do_POST = do_PUT = _serve  # noqa: N815 - names of the standard library
+    def _gate(self, path: str) -> Answer | None:
+        keys = [key for name, key in self.hub.gated.items() if f"/{name}/resolve/" in path]
+        if not keys or self.headers.get("Authorization") == f"Bearer {keys[0]}":
+            return None
+        status = 403 if self.headers.get("Authorization") else 401
+        return Answer(status, {"error": "Access is restricted."}, {"X-Error-Code": "GatedRepo"})
 
-        def _send(self, answer: Answer) -> None:
-            data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-            self.send_response(answer.status)
-            kind = "application/octet-stream" if isinstance(answer.body, bytes) else "application/json"
-            for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **answer.headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
+    do_GET = do_HEAD = do_POST = do_PUT = _serve  # noqa: N815 - names of the standard library
 
-        def log_message(self, *_: object) -> None:
-            """Calls are kept in ``StandInHub.calls``."""
+    def _send(self, answer: Answer, *, cut: int | None = None) -> None:
+        data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+        first = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        part = first is not None and answer.status == HTTPStatus.OK and isinstance(answer.body, bytes)
+        if first is not None and part:
+            size, start = len(data), int(first[1])
+            data = data[start:]
+            answer.headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+        self.send_response(HTTPStatus.PARTIAL_CONTENT if part else answer.status)
+        kind = "application/octet-stream" if isinstance(answer.body, bytes) else "application/json"
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **answer.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data[:cut])
 
-    return Handler
+    def log_message(self, *_: object) -> None:
+        """Calls are kept in ``StandInHub.calls``."""
 
 
 @contextmanager
 def stand_in_hub(*, token: str | None = None) -> Iterator[StandInHub]:
     """A Hub on a free port of the loopback address."""
     hub = StandInHub(token=token)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -17,6 +17,7 @@ from posttrain_operator.api.status import (
     MAX_WORD,
     Attempt,
     Condition,
+    InputStatus,
     ProgressStatus,
     Status,
 )
@@ -47,7 +48,7 @@ def next_status(before: Status, plan: Plan, progress: Progress | None, *, genera
             *_conditions(before, state, generation=generation, now=now),
             *_admitted(before, plan.admission, generation=generation, now=now),
         ),
-        inputs=before.inputs if plan.inputs is None else plan.inputs,
+        inputs=_inputs(before, plan, progress),
         attempts=_bounded_attempts(plan.attempts),
         progress=_progress(_of_same_attempt(before, plan), progress, state),
         metrics=before.metrics if plan.metrics is None else _bounded_metrics(plan.metrics),
@@ -125,6 +126,14 @@ def _admitted(before: Status, admission: Admission | None, *, generation: int, n
     said = State("Queued", admission.reason, admission.message)
     condition = _condition(before, "Admitted", said, holds=admission.holds, generation=generation, now=now)
     return (condition.model_copy(update={"message": _bounded(admission.message, MAX_TEXT)}),)
+
+
+def _inputs(before: Status, plan: Plan, progress: Progress | None) -> dict[str, InputStatus]:
+    """The inputs, with the commits that any attempt has told of; the first one decides."""
+    told = {**plan.revisions, **(progress.revisions if progress is not None else {})}
+    told |= {name: known.revision for name, known in before.inputs.items() if known.revision is not None}
+    inputs = before.inputs if plan.inputs is None else plan.inputs
+    return {name: item.model_copy(update={"revision": told.get(name)}) for name, item in inputs.items()}
 
 
 def _of_same_attempt(before: Status, plan: Plan) -> ProgressStatus | None:

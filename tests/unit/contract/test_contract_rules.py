@@ -55,6 +55,12 @@ BROKEN: list[tuple[type[Model], dict[str, Any], str, str]] = [
         "uri must not have '.' or '..' as a path segment",
     ),
     (
+        FilterSpec,
+        FILTER | {"source": {"uri": "hf://datasets/gsm8k"}},
+        "source",
+        "uri must name a model as hf://ORG/NAME and a dataset as hf://datasets/ORG/NAME",
+    ),
+    (
         FineTuneSpec,
         FINE_TUNE | {"export": {"merge": False}},
         "",
@@ -267,7 +273,7 @@ def test_bounds_are_finite(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["pvc://claim", "pvc://Claim/x", "s3://bucket/x", "/data", "pvc://claim//x", "file://host/x", "hf://a/b"]
+    "uri", ["pvc://claim", "pvc://Claim/x", "s3://bucket/x", "/data", "pvc://claim//x", "file://host/x", "hf://a"]
 )
 def test_uris_have_one_of_the_known_forms(uri: str) -> None:
     ((field, _),) = found(FilterSpec, FILTER | {"source": {"uri": uri}})

@@ -18,7 +18,7 @@ from posttrain_contract.evaluation import GenerationEvaluation, TuningEvaluation
 from posttrain_contract.examples import ExampleDataset
 from posttrain_contract.filter import ByLabel
 from posttrain_contract.finetune import FineTuneSpec, FineTuneTraining
-from posttrain_contract.inputs import PATTERN_WITH_REGEX, Input, TaskDataset
+from posttrain_contract.inputs import PATTERN_WITH_REGEX, Input, OrganizationAndName, TaskDataset
 from posttrain_contract.preference import Dpo
 from posttrain_contract.rl import Reward, RLSpec, Rollout
 from posttrain_contract.tracking import Tracking
@@ -107,6 +107,14 @@ BY_PATTERN: Json = {"answer": "regex", "pattern": "(a+)$"}
 EXACTLY_ONE = "set exactly one of from and uri"
 NO_DOTS = "uri must not have '.' or '..' as a path segment"
 INPUT_TABLE: dict[str, tuple[list[Json], list[Json]]] = {
+    OrganizationAndName.message: (
+        [
+            {"uri": "hf://acme/datasets"},
+            {"uri": "hf://datasets/acme/rows"},
+            {"uri": "hf://datasets/acme/rows@v1/a/*.csv"},
+        ],
+        [{"uri": "hf://datasets/gsm8k"}, {"uri": "hf://models/gpt2"}, {"uri": "hf://spaces/x@main"}],
+    ),
     EXACTLY_ONE: ([{"from": "FilterJob/x"}, PVC], [{}, {"from": "FilterJob/x", **PVC}]),
     NO_DOTS: (
         [{"from": "RLJob/x"}, {"uri": "pvc://data/a.b/..c/d.."}, {"uri": "file:///a/.../b"}],

@@ -115,3 +115,57 @@ def test_a_cycle_is_refused_and_shown() -> None:
     upstream = Upstream(REF, exists=True, cycle=("FineTuneJob/sft", "FineTuneJob/base", "FineTuneJob/sft"))
     with pytest.raises(InvalidSpec, match="FineTuneJob/sft -> FineTuneJob/base -> FineTuneJob/sft"):
         resolve(resource({"from": "FineTuneJob/base"}), {"model": upstream}, Settings())
+
+
+def told(kind: str, spec: Json) -> str:
+    """What an object is refused for."""
+    metadata = {"name": "x", "namespace": "team", "uid": "u"}
+    with pytest.raises(InvalidSpec) as caught:
+        parse({"apiVersion": labels.API_VERSION, "kind": kind, "metadata": metadata, "spec": spec})
+    return str(caught.value)
+
+
+def test_what_is_on_the_hub_is_fetched_into_the_namespaces_part_of_the_store() -> None:
+    found = resolved({"uri": "hf://acme/base"}, {"uri": "hf://datasets/acme/rows@v1/train-*.parquet"})
+    assert {item.path for item in found.resolved.values()} == {"store/team/hub"}
+    assert found.resolved["model"].uri == "hf://acme/base"
+    assert found.volumes == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "sentence"),
+    [
+        (
+            "hf://datasets/acme/rows",
+            "pvc://posttrain/rows",
+            "spec.model.uri: must be a model, as in hf://ORG/NAME, but names a dataset",
+        ),
+        (
+            "pvc://posttrain/base",
+            "hf://acme/rows",
+            "spec.dataset.uri: must be a dataset, as in hf://datasets/ORG/NAME, but names a model",
+        ),
+    ],
+)
+def test_a_model_and_a_dataset_on_the_hub_are_told_apart(model: str, dataset: str, sentence: str) -> None:
+    assert sentence in told("FineTuneJob", {"model": {"uri": model}, "dataset": {"uri": dataset}})
+
+
+def test_an_upload_publishes_what_a_job_made() -> None:
+    spec = {"source": {"uri": "hf://acme/base"}, "repository": {"id": "acme/copy"}}
+    assert "spec.source.uri: an UploadJob publishes what a job made" in told("UploadJob", spec)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "hf://base",
+        "hf://acme/base/file",
+        "hf://acme/base@",
+        "hf://acme/base@a/b",
+        "hf:///acme/base",
+        "hf://datasets/a/b/",
+    ],
+)
+def test_an_address_that_names_no_repository_is_refused(uri: str) -> None:
+    assert "spec.model.uri" in told("FineTuneJob", {"model": {"uri": uri}, "dataset": {"uri": "pvc://posttrain/rows"}})

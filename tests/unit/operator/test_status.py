@@ -17,6 +17,7 @@ from support.scene import ARTIFACT
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(minutes=5)
 RUNNING = State("Running", "Running", "attempt 1 is at work")
+COMMIT = "a" * 40
 FIRST = Attempt(number=1, start_time=NOON)
 
 
@@ -361,3 +362,20 @@ class TestReading:
     def test_whatever_stands_there_something_is_read(self, garbage: dict[str, Any]) -> None:
         found = read_status({**READABLE.to_json(), **garbage})
         assert found.finished or "conditions" in garbage
+
+
+def test_the_commit_of_an_input_is_told_once_it_is_known_and_stays() -> None:
+    inputs = {"model": InputStatus(uri="hf://acme/base"), "dataset": InputStatus(uri="pvc://data/rows")}
+    before = status_of(inputs=inputs, progress=progress(revisions={"model": COMMIT}))
+    assert before.inputs["model"].revision == COMMIT
+    assert before.inputs["dataset"].revision is None
+    after = status_of(before=before, inputs=inputs, progress=progress(revisions={"model": "b" * 40, "other": COMMIT}))
+    assert after.inputs == before.inputs
+
+
+def test_the_commit_is_told_by_a_stage_that_ended_before_it_was_asked() -> None:
+    done = State("Succeeded", "Succeeded", "m")
+    status = status_of(
+        done, before=Status(inputs={"model": InputStatus(uri="hf://acme/base")}), revisions={"model": COMMIT}
+    )
+    assert status.inputs["model"].revision == COMMIT

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from posttrain_contract import layout
+from posttrain_contract.hub import SCHEME
 from posttrain_operator.api.resources import upstream_refs
 from posttrain_operator.api.status import read_status
 from posttrain_operator.cluster import Json, Ref
@@ -18,7 +20,7 @@ from rich.text import Text
 from posttrain.commands.loading import json_option, load, paths_argument, refuse
 from posttrain.commands.places import claims_option, workspace_option
 from posttrain.local.objects import ObjectStore
-from posttrain.local.workspace import LocalOptions
+from posttrain.local.workspace import LocalOptions, claim_of
 
 EXIT_FAILED = 1
 
@@ -61,14 +63,18 @@ def command(paths: tuple[str, ...], *, rows: int, workspace: Path, claims: dict[
 def _rows(obj: Json, options: LocalOptions, count: int) -> list[dict[str, Any]]:
     """What the stage's own preparation makes of the first rows. Exits when it cannot."""
     what = {key: value for key, value in obj["spec"].items() if key != "run"}
-    model, dataset = (_path(obj, field, options) for field in ("model", "dataset"))
+    model, dataset = (_place(obj, field, options) for field in ("model", "dataset"))
+    fetched = options.claim(claim_of(obj)) / obj["metadata"]["namespace"] / layout.HUB
     click.echo(f"FineTuneJob/{obj['metadata']['name']}: preparing rows", err=True)
     with tempfile.TemporaryDirectory(prefix="posttrain-preview-") as name:
         spec = Path(name) / "spec.json"
         spec.write_text(json.dumps(what), encoding="utf-8")
         command = [sys.executable, "-m", "posttrain_finetune.preview", "--spec", str(spec), "--rows", str(count)]
         done = subprocess.run(  # noqa: S603 - the stage program, as posttrain run starts it
-            [*command, "--model", str(model), "--dataset", str(dataset)], capture_output=True, text=True, check=False
+            [*command, "--model", model, "--dataset", dataset, "--hub-folder", str(fetched)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     if done.returncode != 0:
         _fail(f"FineTuneJob/{obj['metadata']['name']}: {(done.stderr.strip().splitlines() or ['it ended'])[-1]}")
@@ -76,15 +82,17 @@ def _rows(obj: Json, options: LocalOptions, count: int) -> list[dict[str, Any]]:
     return found
 
 
-def _path(obj: Json, field: str, options: LocalOptions) -> Path:
-    """Where an input lies. Exits when it is not there."""
+def _place(obj: Json, field: str, options: LocalOptions) -> str:
+    """Where an input lies: a path, or its address on the Hub. Exits when it is not there."""
     uri = obj["spec"][field].get("uri")
     if uri is None:
         uri = _published(upstream_refs(obj)[field], field, options)
+    if uri.startswith(SCHEME):
+        return str(uri)
     path = options.path(uri)
     if not path.exists():
         _fail(f"spec.{field}: nothing is at {uri}, which is {path} here")
-    return path
+    return str(path)
 
 
 def _published(upstream: Ref, field: str, options: LocalOptions) -> str:

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from posttrain_contract import layout
 from posttrain_contract.artifact import Manifest
+from posttrain_contract.hub import SCHEME
 from posttrain_contract.stage import canonical
 from posttrain_operator.api.resources import read_spec, upstream_refs
 from posttrain_operator.api.status import read_status
@@ -91,16 +92,17 @@ def _fingerprint(manifest: Json, admitted: Mapping[Ref, Json], options: LocalOpt
     upstream = {
         field: admitted[ref]["metadata"]["uid"] for field, ref in upstream_refs(manifest).items() if ref in admitted
     }
-    files = {uri: list(_state(path)) for uri, path in _files(manifest, options)}
+    files = {uri: list(_state(path)) if path is not None else [] for uri, path in _files(manifest, options)}
     text = canonical({"spec": what, "upstream": upstream, "files": files, "hub": options.hub_endpoint})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _files(manifest: Json, options: LocalOptions) -> Iterator[tuple[str, Path]]:
+def _files(manifest: Json, options: LocalOptions) -> Iterator[tuple[str, Path | None]]:
+    """The inputs by URI, and where those lie that are on this machine."""
     _, spec, _ = read_spec(manifest)
     for item in spec.inputs().values() if spec is not None else ():
         if item.uri is not None:
-            yield item.uri, options.path(item.uri)
+            yield item.uri, None if item.uri.startswith(SCHEME) else options.path(item.uri)
 
 
 def _state(path: Path) -> Iterator[tuple[str, int, int]]:

@@ -63,8 +63,12 @@ def run_folder(obj: Json, options: LocalOptions) -> Path:
     folder = layout.run_folder(
         namespace=metadata["namespace"], kind=obj["kind"], name=metadata["name"], uid=metadata["uid"]
     )
-    claim = obj["spec"].get("run", {}).get("storage", {}).get("claim", "posttrain")
-    return options.claim(claim) / folder
+    return options.claim(claim_of(obj)) / folder
+
+
+def claim_of(obj: Json) -> str:
+    """The claim that an object's artifacts go to."""
+    return str(obj["spec"].get("run", {}).get("storage", {}).get("claim", "posttrain"))
 
 
 def pod_logs(obj: Json, options: LocalOptions) -> list[Path]:

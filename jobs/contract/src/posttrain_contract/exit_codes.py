@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
     UNWRITABLE = 66
     """The output cannot be written: permissions or a read-only file system."""
     REFUSED = 67
-    """The Hub refused the upload: credentials, permissions or an invalid repository."""
+    """The Hub refused an upload or an input: credentials, permissions, or a repository that is not there."""
     UNHANDLED = 70
     """An exception that nobody expected: a defect of the program."""
     OUT_OF_MEMORY = 71

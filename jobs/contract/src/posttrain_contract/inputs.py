@@ -9,12 +9,13 @@ from pydantic_core import PydanticCustomError
 
 from posttrain_contract.artifact import ArtifactType
 from posttrain_contract.base import Model, Rule
+from posttrain_contract.hub import HubPattern
 
 PUBLISHES: Final[Mapping[str, ArtifactType]] = {"FilterJob": "dataset", "FineTuneJob": "model", "RLJob": "model"}
 """What each kind publishes that another object can read. An UploadJob is the end of a pipeline."""
 
 ReferencePattern = rf"^({'|'.join(PUBLISHES)})/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-UriPattern = r"^(pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^/].*|file:///.*)$"
+UriPattern = rf"^(pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^/].*|file:///.*|{HubPattern})$"
 
 NoDots: Final = Rule(
     cel=r"!has(self.uri) || !self.uri.matches('(^|/)[.][.]?(/|$)')",
@@ -22,6 +23,12 @@ NoDots: Final = Rule(
     message="uri must not have '.' or '..' as a path segment",
 )
 """A URI stays below the folder that it names."""
+
+OrganizationAndName: Final = Rule(
+    cel="!has(self.uri) || !self.uri.matches('^hf://(datasets|models|spaces)/[^/]+$')",
+    check=lambda self: self.uri is None or re.match("hf://(datasets|models|spaces)/[^/]+$", self.uri) is None,
+    message="uri must name a model as hf://ORG/NAME and a dataset as hf://datasets/ORG/NAME",
+)
 
 Column = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -41,7 +48,9 @@ class Input(Model):
         default=None,
         pattern=UriPattern,
         max_length=1024,
-        description="pvc://CLAIM/PATH for a folder or file on a claim of the namespace; file:///PATH works only with "
+        description="pvc://CLAIM/PATH for a folder or file on a claim of the namespace; hf://ORG/NAME@REVISION for a "
+        "model and hf://datasets/ORG/NAME@REVISION/PATH for files of a dataset (* and ** stand for names and folders) "
+        "on the Hub, of which a branch is resolved once, by the first attempt; file:///PATH works only with "
         "`posttrain run`. Absent: from says what to read.",
     )
 
@@ -52,6 +61,7 @@ class Input(Model):
             message="set exactly one of from and uri",
         ),
         NoDots,
+        OrganizationAndName,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from pydantic import Field, ValidationError
 
 from posttrain_contract.base import Model
+from posttrain_contract.hub import Revision
 
 TRAINING: Final = "training"
 """The phase in which the steps are optimizer steps; a stage that trains and does not step in it hangs."""
@@ -25,6 +26,7 @@ class Progress(Model):
     total_steps: int | None = Field(default=None, ge=0, le=_MOST, description="Units in all, when known.")
     eta_seconds: float | None = Field(default=None, ge=0, le=_MOST, description="Seconds that are left, when known.")
     metrics: dict[str, float] = Field(default={}, description="Newest figures, such as loss or reward.")
+    revisions: dict[str, Revision] = Field(default={}, description="The commits of the inputs on the Hub, by name.")
     updated_at: float = Field(ge=0, le=253_402_300_799, description="Unix time of this snapshot, in seconds.")
 
     @property

@@ -8,6 +8,7 @@ from pydantic import Field
 from posttrain_contract.artifact import ArtifactSummary
 from posttrain_contract.base import Model
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.hub import Revision
 
 MAX_RESULT_BYTES = 4096
 """Kubernetes cuts a termination message at this size."""
@@ -25,6 +26,7 @@ class StageResult(Model):
     metrics: dict[str, float] = Field(default={}, description="Final figures, such as rowsKept, loss or exactMatch.")
     artifact: ArtifactSummary | None = None
     resumed_from: str | None = Field(default=None, description="The checkpoint that this attempt went on from.")
+    revisions: dict[str, Revision] = Field(default={}, description="The commits of the inputs on the Hub, by name.")
 
     def message_bytes(self) -> bytes:
         """The JSON of this result in at most ``MAX_RESULT_BYTES``.

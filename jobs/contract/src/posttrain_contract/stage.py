@@ -19,8 +19,10 @@ SCHEMA_VERSION: Final = 1
 class ResolvedInput(Model):
     """An input as the operator resolved it for this attempt."""
 
-    uri: str = Field(description="Where the bytes are: pvc:// or file://.")
-    path: str = Field(description="The same, as a path below the mount root.")
+    uri: str = Field(description="Where the bytes are: pvc://, hf:// or file://.")
+    path: str = Field(
+        description="The same, as a path below the mount root; of hf:// the folder that holds what was fetched."
+    )
     digest: str | None = Field(default=None, description="The manifest digest, when the input is an artifact.")
 
 
@@ -35,6 +37,9 @@ class RunFacts(Model):
     uri: str = Field(description="The run folder as a URI, for status and lineage.")
     inputs: dict[str, ResolvedInput] = Field(default={}, description="Inputs by name, such as model or dataset.")
     gpus: int = Field(default=0, ge=0, description="GPUs of each pod; 0 means CPU.")
+    hub: str | None = Field(
+        default=None, description="URL of the Hub that hf:// inputs are on; absent: the client library's own."
+    )
 
     @property
     def id(self) -> str:
@@ -115,7 +120,7 @@ def config_digest(config: FilterStage | FineTuneStage | RLStage | ServeStage | U
     Attempt, addresses, GPUs and the run folder may differ between the attempts of one object.
     """
     document = config.dump()
-    for fact in ("attempt", "gpus", "folder", "uri"):
+    for fact in ("attempt", "gpus", "folder", "uri", "hub"):
         document["run"].pop(fact)
     document.pop("servers", None)
     return hashlib.sha256(canonical(document).encode()).hexdigest()

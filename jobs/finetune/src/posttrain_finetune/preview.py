@@ -6,12 +6,18 @@ It is what `posttrain preview` starts. Each row is a list of tokens with the wor
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from posttrain_contract.finetune import FineTuneSpec
+from posttrain_contract.hub import SCHEME
+from posttrain_contract.stage import FineTuneStage, ResolvedInput, RunFacts
+from posttrain_runtime.context import StageContext
 from posttrain_runtime.errors import StageError
+from posttrain_runtime.hub import fetch_inputs
+from posttrain_runtime.progress import ProgressReporter
 from posttrain_training.folders import check_model_folder
 
 Token = tuple[str, bool]
@@ -22,19 +28,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the rows; returns 0, or 1 with the reason on standard error."""
     parser = argparse.ArgumentParser(description="Shows rows as they are prepared.")
     parser.add_argument("--spec", type=Path, required=True, help="what to do of a FineTuneJob (JSON)")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--dataset", type=Path, required=True, help="file or folder of the rows")
+    parser.add_argument("--model", required=True, help="folder of the model, or hf://...")
+    parser.add_argument("--dataset", required=True, help="file or folder of the rows, or hf://...")
+    parser.add_argument("--hub-folder", type=Path, required=True, help="where what is on the Hub is fetched to")
     parser.add_argument("--rows", type=int, required=True, help="how many")
     arguments = parser.parse_args(argv)
     spec = FineTuneSpec.parse(json.loads(arguments.spec.read_bytes()))
     try:
-        check_model_folder(arguments.model)
-        rows = _rows(spec, model=arguments.model, dataset=arguments.dataset, count=arguments.rows)
+        places = _places(spec, {"model": arguments.model, "dataset": arguments.dataset}, arguments.hub_folder)
+        check_model_folder(places["model"])
+        rows = _rows(spec, model=places["model"], dataset=places["dataset"], count=arguments.rows)
     except StageError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1
     sys.stdout.write(json.dumps(rows, ensure_ascii=False) + "\n")
     return 0
+
+
+def _places(spec: FineTuneSpec, inputs: dict[str, str], hub_folder: Path) -> dict[str, Path]:
+    """Where the inputs lie; those on the Hub are fetched, into the folder where a run would look for them."""
+    with tempfile.TemporaryDirectory(prefix="posttrain-preview-") as name:
+        scratch = Path(name)
+        resolved = {field: ResolvedInput(uri=uri, path=str(hub_folder)) for field, uri in inputs.items()}
+        facts = RunFacts(
+            kind="FineTuneJob", namespace="preview", name="preview", attempt=1, folder="run", uri="", inputs=resolved
+        )
+        context = StageContext(
+            config=FineTuneStage(run=facts, spec=spec),
+            config_path=scratch / "config" / "stage.json",
+            scratch=scratch,
+            progress=ProgressReporter(scratch / "progress.json", history=scratch / "history.jsonl"),
+        )
+        context.folder.mkdir()
+        fetch_inputs(context)
+        return {
+            field: context.input_path(field) if uri.startswith(SCHEME) else Path(uri) for field, uri in inputs.items()
+        }
 
 
 def _rows(spec: FineTuneSpec, *, model: Path, dataset: Path, count: int) -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from posttrain_contract import layout
 from posttrain_contract.artifact import InputEntry
+from posttrain_contract.hub import HubAddress, Pin, Pins
 from posttrain_contract.stage import (
     FilterStage,
     FineTuneStage,
@@ -20,7 +22,7 @@ from posttrain_contract.stage import (
 
 from posttrain_runtime.errors import Preempted
 from posttrain_runtime.progress import ProgressReporter
-from posttrain_runtime.store import Staged
+from posttrain_runtime.store import Staged, read_manifest
 
 Config = TypeVar("Config", bound=FilterStage | FineTuneStage | RLStage | ServeStage | UploadStage)
 
@@ -99,13 +101,30 @@ class StageContext(Generic[Config]):
         return self.config.run.inputs[name]
 
     def input_path(self, name: str) -> Path:
-        """Where an input lies."""
-        return self.root / self.input(name).path
+        """Where an input lies; one on the Hub once it was fetched."""
+        item = self.input(name)
+        pin = self.pins.get(name)
+        return self.root / item.path if pin is None else self.root / item.path / pin.key / layout.ARTIFACT
 
     @property
     def lineage(self) -> dict[str, InputEntry]:
         """The inputs as the artifact's manifest records them."""
-        return {name: InputEntry(uri=i.uri, digest=i.digest) for name, i in self.config.run.inputs.items()}
+        return {name: self._lineage(name, item) for name, item in self.config.run.inputs.items()}
+
+    def _lineage(self, name: str, item: ResolvedInput) -> InputEntry:
+        if (pin := self.pins.get(name)) is None:
+            return InputEntry(uri=item.uri, digest=item.digest)
+        manifest = read_manifest(self.input_path(name).parent)
+        digest = None if manifest is None else manifest.digest
+        return InputEntry(uri=HubAddress.parse(pin.uri).at(pin.revision), digest=digest)
+
+    @property
+    def pins(self) -> Mapping[str, Pin]:
+        """The commits of the inputs on the Hub, by name, as far as they are known."""
+        try:
+            return Pins.model_validate_json((self.folder / layout.PINS).read_bytes()).inputs
+        except FileNotFoundError:
+            return {}
 
     def check_stop(self) -> None:
         """Raises ``Preempted`` when the stage was asked to stop; for stages that have nothing to save."""

@@ -83,6 +83,12 @@ def entries(folder: Path) -> Iterator[FileEntry]:
         yield FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=digest)
 
 
+def git_hash(path: Path) -> str:
+    """The name that git gives a file's content, which the Hub tells of small files."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
 def hashes(files: Sequence[Path]) -> list[str]:
     """The SHA-256 of several files, read side by side."""
     with ThreadPoolExecutor(_READERS) as pool:

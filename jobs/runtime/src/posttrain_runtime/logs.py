@@ -11,9 +11,20 @@ _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
 _MIN_SECRET_LENGTH = 6
 
 
+_taken: set[str] = set()
+
+
+def take_secret(name: str) -> str | None:
+    """Takes a secret out of the environment, so that no process that is started later has it."""
+    value = os.environ.pop(name, None)
+    if value:
+        _taken.add(value)
+    return value
+
+
 def secrets() -> list[str]:
-    """Values of this process's environment that must never be shown, longest first."""
-    values = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+    """Values that this process's environment has or had and that must never be shown, longest first."""
+    values = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)} | _taken
     return sorted((value for value in values if len(value) >= _MIN_SECRET_LENGTH), key=len, reverse=True)
 
 

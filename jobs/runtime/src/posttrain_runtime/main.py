@@ -23,6 +23,7 @@ from posttrain_runtime import logs, store
 from posttrain_runtime.context import Finished, StageContext, mount_root
 from posttrain_runtime.errors import Preempted, StageError, classify
 from posttrain_runtime.files import leftovers, unique, write_atomically
+from posttrain_runtime.hub import fetch_inputs
 from posttrain_runtime.progress import ProgressReporter, read_progress
 from posttrain_runtime.telemetry import Telemetry
 
@@ -71,11 +72,12 @@ def _live(context: StageContext[Any], work: Callable[[StageContext[Any]], Finish
             log.info("this artifact is published already")
             store.discard(context.work_area)
             return earlier
-        _check_inputs(context)
         telemetry = Telemetry(
             progress=lambda: read_progress(context.scratch / "progress.json"), ready=context.ready.is_set
         )
         try:
+            fetch_inputs(context)
+            _check_inputs(context)
             with store.staging_area(context.staging) if context.publishes else nullcontext():
                 return _publish(context, work(context))
         finally:
@@ -139,6 +141,8 @@ def _check_inputs(context: StageContext[Any]) -> None:
             beside = sorted(p.name for p in path.parent.iterdir())[:10] if path.parent.is_dir() else []
             there = f"; its folder has {', '.join(beside)}" if beside else "; its folder does not exist either"
             raise StageError(ExitCode.DATA, "InputMissing", f"spec.{name}: nothing is at {item.uri}{there}")
+        if name in context.pins:
+            continue  # checked where it was fetched
         if item.digest is not None or store.is_artifact(path.resolve()):
             # A claim may be mounted through a link; the manifest lies beside the folder itself.
             store.check_artifact(path.resolve(), field=f"spec.{name}", uri=item.uri, digest=item.digest)
@@ -181,6 +185,7 @@ def _success(context: StageContext[Any], finished: Finished, manifest: Manifest 
         metrics={name: value for name, value in finished.metrics.items() if math.isfinite(value)},
         artifact=None if manifest is None else store.summarize(manifest, uri=uri),
         resumed_from=finished.resumed_from,
+        revisions=context.progress.revisions,
     )
 
 

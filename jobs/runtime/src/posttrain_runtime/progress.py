@@ -35,6 +35,8 @@ class ProgressReporter:
         self._descriptor: int | None = None
         self.listeners: list[Callable[[int, Mapping[str, float]], None]] = []
         """Called with every record of the history."""
+        self.revisions: dict[str, str] = {}
+        """The commits of the inputs on the Hub, by name."""
 
     def update(
         self, phase: str, *, step: int = 0, total: int | None = None, metrics: Mapping[str, float] | None = None
@@ -75,7 +77,13 @@ class ProgressReporter:
         rate = (step - first) / (now - started) if now > started else 0.0
         eta = (total - step) / rate if total is not None and rate > 0 else None
         snapshot = Progress(
-            phase=self._phase, step=step, total_steps=total, eta_seconds=eta, metrics=self._metrics, updated_at=now
+            phase=self._phase,
+            step=step,
+            total_steps=total,
+            eta_seconds=eta,
+            metrics=self._metrics,
+            revisions=self.revisions,
+            updated_at=now,
         )
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(snapshot.model_dump_json(by_alias=True), encoding="utf-8")

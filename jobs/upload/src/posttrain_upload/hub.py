@@ -1,28 +1,24 @@
 """Publishing a folder as a repository of a Hub, and proving that what was published is what is in the folder."""
 
-import hashlib
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import httpx2
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.upload import Repository
 from posttrain_runtime.errors import StageError
-from posttrain_runtime.files import sha256
+from posttrain_runtime.files import git_hash, sha256
+from posttrain_runtime.hub import TOKEN, explained
 
 log = logging.getLogger(__name__)
 
 _IGNORED = ("**/.cache/**", "*.tmp", "*.part", "*.incomplete", "*.lock")
 _DEFAULT_BRANCH = "main"
-_TOKEN = "HF_TOKEN"  # noqa: S105 - the name of the variable
 
 RepositoryType = Literal["model", "dataset"]
 
@@ -56,7 +52,7 @@ class Hub:
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
         # Without a token of its own the client would take one from the home folder of whoever runs this.
-        self._api = HfApi(endpoint=endpoint, token=os.environ.get(_TOKEN) or False)
+        self._api = HfApi(endpoint=endpoint, token=os.environ.get(TOKEN) or False)
 
     def push(self, publication: Publication) -> Pushed:
         """Makes the branch of the repository hold exactly these files; content that is there already is not sent.
@@ -106,7 +102,7 @@ class Hub:
         changed = []
         for path in publication.files:
             name = path.relative_to(publication.folder).as_posix()
-            if after.get(name) not in (sha256(path), _git_hash(path)):
+            if after.get(name) not in (sha256(path), git_hash(path)):
                 raise StageError(
                     ExitCode.UNREACHABLE,
                     "PublishedFilesDiffer",
@@ -118,36 +114,7 @@ class Hub:
         log.info("%s: %d files (%d bytes) changed", publication.repository.id, len(changed), size)
         return Pushed(files=len(changed), bytes=size, commits=int(before != after))
 
-    @contextmanager
-    def _explained(self, repository: str) -> Iterator[None]:
-        try:
-            yield
-        except HfHubHTTPError as error:
-            raise self._refusal(repository, error) from error
-        except (httpx2.HTTPError, OfflineModeIsEnabled, ConnectionError) as error:
-            raise StageError(
-                ExitCode.UNREACHABLE,
-                "HubUnreachable",
-                f"the Hub at {self._endpoint} did not answer ({type(error).__name__}: {error}); try again later",
-            ) from error
-
-    def _refusal(self, repository: str, error: Any) -> StageError:
-        status = error.response.status_code if error.response is not None else 0
-        said = f"the Hub at {self._endpoint} answered {status} for {repository}"
-        if status in (401, 403, 404):
-            token = "is set" if os.environ.get(_TOKEN) else "is not set"
-            return StageError(
-                ExitCode.REFUSED,
-                "HubRefused",
-                f"{said}; {_TOKEN} {token}: give a token that may write to {repository.partition('/')[0]}",
-            )
-        if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
-            return StageError(ExitCode.UNREACHABLE, "HubUnreachable", f"{said}; try again later")
-        detail = " ".join((getattr(error, "server_message", None) or str(error)).split())
-        return StageError(ExitCode.REFUSED, "HubRefused", f"{said}: {detail}")
-
-
-def _git_hash(path: Path) -> str:
-    """The name that git gives a file's content, which the Hub tells of small files."""
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    def _explained(self, repository: str) -> AbstractContextManager[None]:
+        token = "is set" if os.environ.get(TOKEN) else "is not set"
+        remedy = f"{TOKEN} {token}: give a token that may write to {repository.partition('/')[0]}"
+        return explained(repository, endpoint=self._endpoint, remedy=remedy)

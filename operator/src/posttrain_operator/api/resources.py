@@ -1,7 +1,7 @@
 """The four kinds: from the raw object to a frozen value, or to every problem with it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from posttrain_contract.base import Model, Problem, Rule, problems
 from posttrain_contract.filter import FilterSpec
 from posttrain_contract.finetune import FineTuneSpec
+from posttrain_contract.hub import SCHEME, HubAddress
 from posttrain_contract.inputs import Input
 from posttrain_contract.rl import RLSpec
 from posttrain_contract.upload import UploadSpec
@@ -111,7 +112,21 @@ def read_spec(raw: Mapping[str, Any]) -> tuple[list[Problem], Spec | None, RunSp
     what = {key: value for key, value in body.items() if key != "run"}
     spec_problems, spec = _read(kind.spec, what, ("spec",))
     run_problems, run = _read(RunSpec, body.get("run", {}), ("spec", "run"))
-    return [*named, *spec_problems, *run_problems], spec, run
+    addresses = _address_problems(kind, spec) if spec is not None else ()
+    return [*named, *spec_problems, *addresses, *run_problems], spec, run
+
+
+def _address_problems(kind: Kind, spec: Spec) -> Iterator[Problem]:
+    """Inputs on the Hub that are not of the type that is read there."""
+    for field, item in spec.inputs().items():
+        if item.uri is None or not item.uri.startswith(SCHEME):
+            continue
+        path, needed = ("spec", *field.split("."), "uri"), spec.needs.get(field)
+        if kind.spec is UploadSpec:
+            yield Problem(path, "an UploadJob publishes what a job made; name it with from, or as pvc://CLAIM/PATH")
+        elif needed is not None and (found := HubAddress.parse(item.uri).type) != needed:
+            form = {"model": "hf://ORG/NAME", "dataset": "hf://datasets/ORG/NAME"}[needed]
+            yield Problem(path, f"must be a {needed}, as in {form}, but names a {found}")
 
 
 def _name_problems(raw: Mapping[str, Any]) -> list[Problem]:

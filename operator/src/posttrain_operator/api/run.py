@@ -96,7 +96,9 @@ class Secrets(Model):
     """Names of Secrets in the namespace; only the kubelet reads them."""
 
     hugging_face: Name | None = Field(
-        default=None, description="Secret whose key `token` is the Hub token; given to UploadJob pods only."
+        default=None,
+        description="Secret whose key `token` is the Hub token; given to the pods of an UploadJob and of jobs with an "
+        "hf:// input, which forget it once that is fetched.",
     )
     wandb: Name | None = Field(
         default=None,

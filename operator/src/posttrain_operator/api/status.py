@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from posttrain_contract.artifact import ArtifactSummary
 from posttrain_contract.base import Model, Rule
+from posttrain_contract.hub import Revision
 from posttrain_contract.inputs import NoDots, UriPattern
 from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, ValidationError, WithJsonSchema
 
@@ -99,6 +100,7 @@ class InputStatus(Model):
 
     uri: str = Field(pattern=UriPattern, max_length=2048, description="Where it is read.")
     digest: str | None = Field(default=None, max_length=64, description="SHA-256 of the artifact.")
+    revision: Revision | None = Field(default=None, description="The commit that is read of an input on the Hub.")
 
     rules: ClassVar[tuple[Rule, ...]] = (NoDots,)
 

@@ -1,6 +1,7 @@
 """The stage configuration and the ConfigMap that carries it."""
 
 from posttrain_contract import layout
+from posttrain_contract.hub import SCHEME
 from posttrain_contract.stage import (
     FilterStage,
     FineTuneStage,
@@ -16,9 +17,10 @@ from posttrain_operator.api.resources import Resource
 from posttrain_operator.cluster import Json
 from posttrain_operator.plan.inputs import Inputs
 from posttrain_operator.plan.metadata import Child
+from posttrain_operator.settings import Settings
 
 
-def run_facts(resource: Resource, inputs: Inputs, attempt: int) -> RunFacts:
+def run_facts(resource: Resource, inputs: Inputs, attempt: int, settings: Settings) -> RunFacts:
     """What the stage is told about this attempt."""
     ref = resource.ref
     folder = layout.run_folder(namespace=ref.namespace, kind=ref.kind, name=ref.name, uid=resource.uid)
@@ -31,6 +33,7 @@ def run_facts(resource: Resource, inputs: Inputs, attempt: int) -> RunFacts:
         uri=f"pvc://{resource.run.storage.claim}/{folder}",
         inputs=inputs.resolved,
         gpus=resource.run.resources.gpus,
+        hub=settings.hub_endpoint if any(i.uri.startswith(SCHEME) for i in inputs.resolved.values()) else None,
     )
 
 

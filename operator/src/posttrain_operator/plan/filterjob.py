@@ -17,6 +17,6 @@ from posttrain_operator.settings import Settings
 def children(resource: Resource, spec: FilterSpec, inputs: Inputs, attempt: int, settings: Settings) -> list[Json]:
     """The children of one attempt."""
     child = Child(resource, attempt, Role.WORKER)
-    config = config_map(child, FilterStage(run=run_facts(resource, inputs, attempt), spec=spec))
+    config = config_map(child, FilterStage(run=run_facts(resource, inputs, attempt, settings), spec=spec))
     template = pod_template(child, config_map_name=config["metadata"]["name"], inputs=inputs, settings=settings)
     return [config, indexed_job(child, template, completions=spec.parallelism)]

@@ -17,7 +17,7 @@ from posttrain_operator.settings import Settings
 def children(resource: Resource, spec: FineTuneSpec, inputs: Inputs, attempt: int, settings: Settings) -> list[Json]:
     """The children of one attempt."""
     child = Child(resource, attempt, Role.TRAINER)
-    config = config_map(child, FineTuneStage(run=run_facts(resource, inputs, attempt), spec=spec))
+    config = config_map(child, FineTuneStage(run=run_facts(resource, inputs, attempt, settings), spec=spec))
     template = pod_template(
         child,
         config_map_name=config["metadata"]["name"],

@@ -61,7 +61,7 @@ def resolve(
         uri, digest = (first.uri, first.digest) if first else _locate(resource, field, item, upstreams)
         if uri.startswith("file://") and not settings.file_uris:
             raise InvalidSpec([Problem(("spec", *field.split("."), "uri"), _NO_FILES)])
-        path, volume = _mount(uri, store_claim=resource.run.storage.claim)
+        path, volume = _mount(uri, store_claim=resource.run.storage.claim, namespace=resource.ref.namespace)
         resolved[field] = ResolvedInput(uri=uri, path=path, digest=digest)
         if volume is not None:
             volumes[volume.name] = volume
@@ -95,9 +95,11 @@ def _check_upstream(field: str, upstream: Upstream, *, needed: ArtifactType | No
         raise Waiting(Reason.WAITING_FOR_ARTIFACT, f"{upstream.ref} is {upstream.phase}")
 
 
-def _mount(uri: str, *, store_claim: str) -> tuple[str, Volume | None]:
+def _mount(uri: str, *, store_claim: str, namespace: str) -> tuple[str, Volume | None]:
     """The path of a URI below the mount root, and the volume that it needs unless the store has it."""
     scheme, rest = uri.split("://", 1)
+    if scheme == "hf":
+        return f"{layout.STORE_MOUNT}/{namespace}/{layout.HUB}", None
     if scheme == "file":
         path = PurePosixPath(rest)
         name = _volume_name(f"file{path}")

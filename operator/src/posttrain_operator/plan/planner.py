@@ -175,7 +175,14 @@ def _after(
     delete = _surplus(facts) if facts is not None else ()
     if end.outcome == "Succeeded" and end.result is not None:
         state = State("Succeeded", Reason.SUCCEEDED, "the artifact is published and verified")
-        return Plan(state, delete=delete, attempts=history, metrics=end.result.metrics, artifact=end.result.artifact)
+        return Plan(
+            state,
+            delete=delete,
+            attempts=history,
+            metrics=end.result.metrics,
+            artifact=end.result.artifact,
+            revisions=end.result.revisions,
+        )
     # What costs no retry ends no job either, also when the user has lowered the retries below what was used.
     used_up = end.outcome == "Failed" and life.failures(history) > resource.run.retries
     if not end.retriable or used_up:

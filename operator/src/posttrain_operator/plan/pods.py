@@ -3,6 +3,7 @@
 from typing import Any
 
 from posttrain_contract import layout
+from posttrain_contract.hub import SCHEME
 
 from posttrain_operator.api.resources import Resource
 from posttrain_operator.cluster import Json
@@ -93,6 +94,7 @@ def _environment(resource: Resource, stage: str) -> list[Json]:
     fixed = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}  # noqa: S108
     fixed["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if stage != "upload":
+        # What an input on the Hub is was decided when it was fetched: no library looks there for more.
         fixed["HF_HUB_OFFLINE"] = "1"
     if resource.run.resources.gpus == 0:
         # More OpenMP threads than quiet cores make every step many times slower.
@@ -100,11 +102,15 @@ def _environment(resource: Resource, stage: str) -> list[Json]:
     own = {variable.name: variable.value for variable in resource.run.env}
     variables: list[Json] = [{"name": name, "value": value} for name, value in {**fixed, **own}.items()]
     variables.append({"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
-    if stage == "upload" and (secret := resource.run.secrets.hugging_face) is not None:
+    if _uses_hub(resource, stage) and (secret := resource.run.secrets.hugging_face) is not None:
         variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": "token"}}})
     if _tracks_online(resource, stage) and (secret := resource.run.secrets.wandb) is not None:
         variables.append({"name": "WANDB_API_KEY", "valueFrom": {"secretKeyRef": {"name": secret, "key": "apiKey"}}})
     return variables
+
+
+def _uses_hub(resource: Resource, stage: str) -> bool:
+    return stage == "upload" or any((item.uri or "").startswith(SCHEME) for item in resource.inputs.values())
 
 
 def _tracks_online(resource: Resource, stage: str) -> bool:

@@ -25,7 +25,7 @@ def servers(resource: Resource, spec: RLSpec, inputs: Inputs, attempt: int, sett
     child = Child(resource, attempt, Role.SERVERS)
     rollout = spec.rollout
     stage = ServeStage(
-        run=run_facts(resource, inputs, attempt),
+        run=run_facts(resource, inputs, attempt, settings),
         tensor_parallel=rollout.tensor_parallel,
         max_model_length=rollout.max_model_length,
         max_sequences=rollout.max_sequences,
@@ -51,7 +51,7 @@ def trainer(
     child = Child(resource, attempt, Role.TRAINER)
     server = Child(resource, attempt, Role.SERVERS)
     hosts = tuple(address(server.name, pod) for pod in pod_names(server, spec.rollout.replicas))
-    config = config_map(child, RLStage(run=run_facts(resource, inputs, attempt), spec=spec, servers=hosts))
+    config = config_map(child, RLStage(run=run_facts(resource, inputs, attempt, settings), spec=spec, servers=hosts))
     template = pod_template(
         child,
         config_map_name=config["metadata"]["name"],

@@ -1,6 +1,7 @@
 """What a plan says."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from posttrain_contract.artifact import ArtifactSummary
@@ -51,6 +52,8 @@ class Plan:
     """The inputs of the present attempt; None leaves what was said before."""
     metrics: dict[str, float] | None = None
     artifact: ArtifactSummary | None = None
+    revisions: Mapping[str, str] = field(default_factory=dict)
+    """The commits of inputs on the Hub that an attempt told of as it ended."""
     requeue_after: timedelta | None = None
     admission: Admission | None = None
     """What the queue says; None where there is none."""

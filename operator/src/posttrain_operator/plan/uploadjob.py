@@ -17,7 +17,9 @@ from posttrain_operator.settings import Settings
 def children(resource: Resource, spec: UploadSpec, inputs: Inputs, attempt: int, settings: Settings) -> list[Json]:
     """The children of one attempt."""
     child = Child(resource, attempt, Role.WORKER)
-    stage = UploadStage(run=run_facts(resource, inputs, attempt), spec=spec, hub_endpoint=settings.hub_endpoint)
+    stage = UploadStage(
+        run=run_facts(resource, inputs, attempt, settings), spec=spec, hub_endpoint=settings.hub_endpoint
+    )
     config = config_map(child, stage)
     template = pod_template(child, config_map_name=config["metadata"]["name"], inputs=inputs, settings=settings)
     return [config, indexed_job(child, template, completions=1)]
