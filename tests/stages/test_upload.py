@@ -309,7 +309,8 @@ def test_a_refusal_says_what_to_do(tmp_path: Path, hub: StandInHub, token: str, 
         hub.faults.append(Fault("POST /api/repos/create", 403))
     result = run(tmp_path, make_model(tmp_path), hub=hub.url, token=token)
     assert (result.exit_code, result.reason) == (ExitCode.REFUSED, "HubRefused")
-    assert f"answered {status} for acme/thing; HF_TOKEN is set: give a token that may write to acme" in result.message
+    said = f"acme/thing: the Hub at {hub.url} answered {status}; HF_TOKEN is set: give a token that may write to acme"
+    assert said in result.message
     assert not folder_of(tmp_path).exists()
 
 
