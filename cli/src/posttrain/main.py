@@ -8,6 +8,7 @@ import click
 from posttrain import __version__
 
 _COMMANDS = {
+    "plan": "Estimate the memory that FineTuneJobs need on each GPU.",
     "preview": "Show rows of FineTuneJobs as the model will see them.",
     "run": "Run manifests on this machine, to their end.",
     "validate": "Check manifests offline and show every error with file and line.",
