@@ -121,7 +121,7 @@ def test_nothing_to_work_on_is_wrong_usage(command: str, tmp_path: Path) -> None
 def test_validate_is_fast_and_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom posttrain.main import cli\n"
-        f"code = cli(['validate', {str(EXAMPLES)!r}], standalone_mode=False)\n"
+        f"code = cli(['validate', {str(EXAMPLES / 'quickstart')!r}], standalone_mode=False)\n"
         "heavy = {'torch', 'transformers', 'trl', 'vllm', 'datasets', 'pyarrow', 'asyncio', 'rich', 'jinja2'}\n"
         "sys.exit(','.join(sorted(heavy & set(sys.modules))) or code or 0)\n"
     )
