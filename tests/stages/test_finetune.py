@@ -1,5 +1,6 @@
 """The fine-tuning stage as a process: what it publishes, how it stops and goes on, what it says of bad input."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -9,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.result import StageResult
+from posttrain_contract.stage import FineTuneStage, ResolvedInput
+from posttrain_runtime import store
+from posttrain_runtime.cards import README
 from posttrain_runtime.store import damage, read_manifest
 from safetensors.numpy import load_file
 from support.processes import children, environment
 from support.stages import phase, pod_address, run_stage_process, start_stage_process
-from support.tiny import finetune_config, history, mount, run_folder, steps_done, write_jsonl
+from support.tiny import TRAIN_ROWS, finetune_config, history, mount, run_folder, steps_done, write_jsonl
 from support.waiting import wait_for
 
 KIND = "FineTuneJob"
@@ -136,14 +141,14 @@ def test_only_the_weights_differ_from_the_model_that_was_tuned(
     undisturbed: tuple[Path, StageResult], tiny_inputs: Path
 ) -> None:
     base, tuned = tiny_inputs / "base-model", artifact(undisturbed[0])
-    assert {path.name for path in base.iterdir()} == {path.name for path in tuned.iterdir()}
+    assert {path.name for path in base.iterdir()} | {README} == {path.name for path in tuned.iterdir()}
     for path in base.iterdir():
         assert (path.read_bytes() == (tuned / path.name).read_bytes()) is (path.suffix != ".safetensors"), path.name
 
 
 def test_the_artifact_names_no_folder_of_this_machine(undisturbed: tuple[Path, StageResult]) -> None:
     root, _ = undisturbed
-    for path in artifact(root).glob("*.json"):
+    for path in (*artifact(root).glob("*.json"), artifact(root) / README):
         assert str(root) not in path.read_text(encoding="utf-8"), path.name
 
 
@@ -225,12 +230,59 @@ def test_a_process_that_is_lost_while_the_model_is_evaluated_is_a_lost_peer(tiny
     assert result.message.startswith("spec.distributed: ")
 
 
+def published_rows(root: Path, inputs: Path) -> ResolvedInput:
+    """The training rows as another job publishes them."""
+    staging = root / "upstream" / "staging"
+    staging.mkdir(parents=True)
+    shutil.copy(inputs / "train.jsonl", staging)
+    staged = store.Staged(staging, "dataset", rows=TRAIN_ROWS)
+    manifest = store.describe(staged, config_digest="0" * 64, inputs={})
+    store.publish(root / "upstream", staged, manifest)
+    return ResolvedInput(uri="pvc://posttrain/upstream/artifact", path="upstream/artifact", digest=manifest.digest)
+
+
+def reading(config: FineTuneStage, dataset: ResolvedInput) -> FineTuneStage:
+    """The same training of other rows."""
+    run = config.run.model_copy(update={"inputs": {**config.run.inputs, "dataset": dataset}})
+    return config.model_copy(update={"run": run})
+
+
+def assert_card(root: Path, *, merged: bool, dataset: ResolvedInput, result: StageResult) -> None:
+    """The card says what was done, from what, and what came of it."""
+    text = (artifact(root) / README).read_text(encoding="utf-8")
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front == {
+        "library_name": "transformers" if merged else "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["posttrain", "sft", "lora"],
+    }
+    (prepared,) = (root / "store" / "test" / layout.PREPARED).iterdir()
+    end = "merged into the model" if merged else "published alone"
+    for row in (
+        "| run | `test/FineTuneJob/test` |",
+        f"| trained | LoRA of rank 4, alpha 8, on q_proj, v_proj, {end} |",
+        f"| rows | {TRAIN_ROWS} |",
+        f"| rows, prepared | `{prepared.name}` |",
+        "| steps | 4 |",
+        f"| dataset | `{dataset.uri}` | `{dataset.digest}` |",
+        "| model | `pvc://posttrain/inputs/base-model` |  |",
+        f"| loss | {result.metrics['loss']:g} |",
+        f"| exactMatch | {result.metrics['exactMatch']:g} |",
+        f"| trl | {importlib.metadata.version('trl')} |",
+    ):
+        assert f"\n{row}\n" in text
+    assert "tokensPerSecond" not in text, "the speed of a machine is no property of the model"
+
+
 @pytest.mark.parametrize("merge", [True, False])
 def test_an_adapter_is_published_merged_or_alone(tiny_inputs: Path, tmp_path: Path, *, merge: bool) -> None:
     root = mount(tmp_path / "lora", tiny_inputs)
+    dataset = published_rows(root, tiny_inputs)
     adapter = {"lora": {"rank": 4, "alpha": 8, "targetModules": "q_proj, v_proj"}}
-    result = run_stage_process(finetune_config(steps=4, adapter=adapter, export={"merge": merge}), root)
+    config = finetune_config(steps=4, adapter=adapter, export={"merge": merge})
+    result = run_stage_process(reading(config, dataset), root)
     assert result.outcome == "Succeeded"
+    assert_card(root, merged=merge, dataset=dataset, result=result)
     base = load_file(tiny_inputs / "base-model" / "model.safetensors")
     if merge:
         tuned = weights(root)

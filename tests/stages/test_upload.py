@@ -22,6 +22,7 @@ from posttrain_contract.upload import TRAINING_DATA_INPUT, UploadSpec
 from posttrain_runtime import store
 from posttrain_runtime.files import write_atomically
 from posttrain_runtime.store import Staged
+from posttrain_training.card import Card
 from posttrain_upload.work import upload
 from support.hub import Fault, StandInHub, stand_in_hub
 from support.readers import read_by_the_operator
@@ -153,6 +154,47 @@ def test_a_model_and_its_data_become_two_linked_repositories(tmp_path: Path) -> 
     front = front_matter((folder / "datasets/acme/thing-data/README.md").read_text(encoding="utf-8"))
     assert front["size_categories"] == ["n<1K"]
     assert front["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*.parquet"}]
+
+
+OWN_CARD = Card(
+    name="math-sft",
+    library="peft",
+    base_model="acme/base",
+    tags=("sft", "lora"),
+    settings={"method": "sft", "rows": "256"},
+    inputs={"dataset": InputEntry(uri="pvc://store/upstream", digest="a" * 64)},
+    figures={"exactMatch": 0.5},
+    versions={"torch": "2.13.0"},
+)
+
+
+@pytest.mark.parametrize("body", [None, "# Ours\n\nRead this."])
+def test_a_models_own_card_becomes_part_of_the_one_card_of_its_repository(tmp_path: Path, body: str | None) -> None:
+    files = {**MODEL_FILES, "README.md": OWN_CARD.text().encode()}
+    model = make_artifact(tmp_path, "model", "model", files, parameters=1234)
+    run(tmp_path, model, card={"license": "apache-2.0", **({"body": body} if body else {})})
+
+    text = (folder_of(tmp_path) / "models/acme/thing/README.md").read_text(encoding="utf-8")
+    assert front_matter(text) == {
+        "license": "apache-2.0",
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "base_model": "acme/base",
+        "tags": ["posttrain", "sft", "lora"],
+    }
+    opening, *sections = text.split("\n## ")
+    assert opening.split("---\n")[2].strip() == (
+        body or "# acme/thing\n\nAn adapter of a language model with 1,234 parameters."
+    )
+    assert [section.partition("\n")[0] for section in sections] == [
+        "Training",
+        "Libraries",
+        "Made from",
+        "Figures of the run that made it",
+    ]
+    assert text.count("| dataset | `pvc://store/upstream` |") == 1
+    assert "| exactMatch | 0.8125 |" in text, "the figures are those of the result"
+    assert "| exactMatch | 0.5 |" not in text
 
 
 def test_rows_survive_the_way_to_parquet(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from posttrain_contract.stage import FineTuneStage
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.errors import StageError
 from posttrain_training import gang
+from posttrain_training.card import hub_model
 from posttrain_training.models import load_model
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -71,7 +72,8 @@ def exported(trainer: Any, context: StageContext[FineTuneStage]) -> Exported:
     for name in set(model.peft_config) - {_TRAINED}:
         model.delete_adapter(name)  # the reference of preferences
     if not spec.export.merge:
-        model.peft_config[_TRAINED].base_model_name_or_path = context.input("model").uri
+        base = context.input("model").uri
+        model.peft_config[_TRAINED].base_model_name_or_path = hub_model(base) or base
         return Exported(model, weights)
     if split or spec.adapter.quantization is not None:
         return Exported(_merged_into_whole_base(model, weights, context))

@@ -18,6 +18,7 @@ from posttrain_training.tokenizers import load_tokenizer
 
 from posttrain_finetune.adapters import exported, new_adapter, with_initial
 from posttrain_finetune.data import Rows
+from posttrain_finetune.description import described
 from posttrain_finetune.methods import METHODS, Method
 
 
@@ -42,7 +43,13 @@ def train(context: StageContext[FineTuneStage], rows: Rows) -> RankOutcome:
     trainer = _trainer(context, method, arguments, tokenizer=tokenizer, rows=rows)
     step = session.run(trainer, figures=method.figures)
     result = exported(trainer, context)
-    return session.finish(result.model, weights=result.weights, step=step, metrics=session.metrics(step=step))
+    return session.finish(
+        result.model,
+        weights=result.weights,
+        step=step,
+        metrics=session.metrics(step=step),
+        description=described(spec, rows),
+    )
 
 
 def _trainer(

@@ -9,12 +9,14 @@ import trl.generation.vllm_generation
 from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.metrics import FIRST_REWARD, REWARD
+from posttrain_contract.rl import RLSpec
 from posttrain_contract.stage import RLStage
 from posttrain_runtime import keys
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.errors import StageError
 from posttrain_runtime.ranks import RankOutcome
 from posttrain_runtime.telemetry import pod_ip
+from posttrain_training.card import Description
 from posttrain_training.evaluation import end_tokens
 from posttrain_training.history import History
 from posttrain_training.models import load_model, quiet
@@ -63,7 +65,14 @@ def train(context: StageContext[RLStage], tasks: list[Task]) -> RankOutcome:
         _LOGP_DIFFERENCE: history.largest(_LOGP_DIFFERENCE),
         "weightVersion": history.largest("weightVersion"),
     }
-    return session.finish(trainer.model, step=step, metrics=metrics)
+    return session.finish(trainer.model, step=step, metrics=metrics, description=_described(spec, tasks=len(tasks)))
+
+
+def _described(spec: RLSpec, *, tasks: int) -> Description:
+    """What the model's card says of the method."""
+    rewards = ", ".join(reward.name for reward in spec.rewards)
+    settings = {"rewards": rewards, "group size": str(spec.grpo.group_size), "tasks": f"{tasks:,}"}
+    return Description(tags=(spec.algorithm,), settings=settings)
 
 
 def _rows(tasks: list[Task], context: StageContext[RLStage], tokenizer: Any) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ from posttrain_training.callbacks import (
     Stopping,
     Telling,
 )
+from posttrain_training.card import Description, write_card
 from posttrain_training.divergence import Divergence
 from posttrain_training.evaluation import Evaluator
 from posttrain_training.history import History
@@ -222,11 +223,12 @@ class Session:
         *,
         step: int,
         metrics: Mapping[str, float | None],
+        description: Description,
         weights: Mapping[str, Any] | None = None,
     ) -> RankOutcome:
         """Stages the model in the leading rank and says how this rank ended.
 
-        Metrics that are None are left out. The model is saved as ``export.save`` does.
+        Metrics that are None are left out. The model is saved as ``export.save`` does, with a card.
         """
         parameters = None
         if gang.rank() == 0:
@@ -234,6 +236,7 @@ class Session:
             template = self._tokenizer.chat_template
             tokenizer = load_tokenizer(self._context.input_path("model"), template=template, plain=True)
             parameters = export.save(model, tokenizer=tokenizer, folder=self._context.staging, weights=weights)
+            write_card(self._context, description, step=step, figures=metrics)
         gang.barrier()
         return RankOutcome(
             rank=gang.rank(),

@@ -1,10 +1,16 @@
-"""The repository's README.md: metadata that the Hub reads, and where the content came from."""
+"""The repository's README.md: metadata that the Hub reads, and where the content came from.
 
-from collections.abc import Mapping, Sequence
+A model brings a card of its own from its training. The repository has one card all the same: what the UploadJob says
+wins, lineage and figures are those of the manifest and the result, and of the model's card the rest is kept.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from posttrain_contract.artifact import InputEntry
 from posttrain_contract.upload import Card
+from posttrain_runtime import cards
 
 from posttrain_upload.artifacts import Artifact
 from posttrain_upload.tables import Dataset
@@ -18,18 +24,23 @@ _SIZES = (
     (100_000_000, "10M<n<100M"),
     (1_000_000_000, "100M<n<1B"),
 )
+_KEPT = ("library_name", "pipeline_tag", "base_model", "tags")
 
 
 def model_card(*, repository: str, card: Card, artifact: Artifact, training_data: str | None) -> str:
     """The card of a model; ``training_data`` is the repository id of its dataset."""
+    own = _own_card(artifact)
     front = _common(card) | {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
+        **_metadata(own),
         "datasets": [training_data] if training_data else None,
     }
     count = artifact.manifest.parameters
-    summary = "A language model" + (f" with {count:,} parameters." if count else ".")
-    return _document(front, card.body or f"# {repository}\n\n{summary}", artifact)
+    what = "An adapter of a language model" if front["library_name"] == "peft" else "A language model"
+    summary = what + (f" with {count:,} parameters." if count else ".")
+    kept = [text for heading, text in cards.sections(own).items() if heading not in (cards.MADE_FROM, cards.FIGURES)]
+    return _document(front, "\n\n".join([card.body or f"# {repository}\n\n{summary}", *kept]), artifact)
 
 
 def dataset_card(*, repository: str, card: Card, artifact: Artifact, dataset: Dataset, model: str | None) -> str:
@@ -57,18 +68,23 @@ def _common(card: Card) -> dict[str, Any]:
 def _document(front: Mapping[str, Any], body: str, artifact: Artifact) -> str:
     known = {name: value for name, value in front.items() if value is not None}
     head = yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
-    return "\n".join([f"---\n{head}---", "", body.strip(), "", *_lineage(artifact), *_figures(artifact.metrics)])
+    this = InputEntry(uri=artifact.uri, digest=artifact.manifest.digest)
+    lineage = cards.lineage({"this": this, **dict(sorted(artifact.manifest.inputs.items()))})
+    return "\n".join([f"---\n{head}---", "", body.strip(), "", *lineage, *cards.figures(artifact.metrics)])
 
 
-def _lineage(artifact: Artifact) -> Sequence[str]:
-    rows = [("this", artifact.uri, artifact.manifest.digest)]
-    rows += [(name, entry.uri, entry.digest or "") for name, entry in sorted(artifact.manifest.inputs.items())]
-    lines = [f"| {name} | `{uri}` | {f'`{digest}`' if digest else ''} |" for name, uri, digest in rows]
-    return ["## Made from", "", "| what | where | SHA-256 of the artifact |", "| --- | --- | --- |", *lines, ""]
+def _own_card(artifact: Artifact) -> str:
+    """The card that the model has from its training; empty when it has none."""
+    if all(entry.path != cards.README for entry in artifact.manifest.files):
+        return ""
+    return (artifact.folder / cards.README).read_text(encoding="utf-8", errors="replace")
 
 
-def _figures(metrics: Mapping[str, float]) -> Sequence[str]:
-    if not metrics:
-        return []
-    lines = [f"| {name} | {value:g} |" for name, value in metrics.items()]
-    return ["## Figures of the run that made it", "", "| figure | value |", "| --- | --- |", *lines, ""]
+def _metadata(text: str) -> dict[str, Any]:
+    """What the head of a card says that the Hub reads and no UploadJob can say better."""
+    _, mark, rest = text.partition("---\n") if text.startswith("---\n") else ("", "", "")
+    try:
+        found = yaml.safe_load(rest.partition("\n---\n")[0]) if mark else None
+    except yaml.YAMLError:
+        return {}
+    return {name: found[name] for name in _KEPT if name in found} if isinstance(found, dict) else {}

@@ -11,6 +11,7 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.metrics import UPLOADED_PERCENT
 from posttrain_contract.stage import UploadStage
 from posttrain_contract.upload import Card, Repository
+from posttrain_runtime.cards import README
 from posttrain_runtime.context import Finished, StageContext
 from posttrain_runtime.errors import StageError
 from posttrain_runtime.store import Staged
@@ -22,9 +23,8 @@ from posttrain_upload.tables import Converter
 
 log = logging.getLogger(__name__)
 
-_CARD = "README.md"
 _NOT_PUBLISHED = (
-    _CARD,
+    README,
     "checkpoint-*",
     "global_step*",
     "optimizer*",
@@ -34,7 +34,7 @@ _NOT_PUBLISHED = (
     "training_args.bin",
     ".*",
 )
-"""Parts of a model folder that serve training only, and the card that ours replaces."""
+"""Parts of a model folder that serve training only, and the card that is part of ours."""
 
 
 def upload(context: StageContext[UploadStage]) -> Finished:
@@ -98,7 +98,7 @@ class Builder:
 
     def _finish(self, kind: str, repository: Repository, folder: Path, card: str) -> Publication:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _CARD).write_text(card, encoding="utf-8")
+        (folder / README).write_text(card, encoding="utf-8")
         return Publication("dataset" if kind == "dataset" else "model", repository, folder)
 
 
