@@ -73,7 +73,8 @@ class ExampleDataset(Input):
         default="prompt-completion",
         description="What a row is. For method sft: prompt-completion; question-answer; messages (role, content); "
         "sharegpt (from, value); alpaca (instruction, input, output), dolly (instruction, context, response) or "
-        "wizardlm (instruction, output); text. For method dpo: preference (prompt, chosen, rejected).",
+        "wizardlm (instruction, output); text. For method dpo: preference (prompt, chosen, rejected; or chosen and "
+        "rejected as lists of messages that differ in the last one).",
     )
     columns: ExampleColumns = Field(default=ExampleColumns(), description="Names of columns that differ from usual.")
     template: Template = Field(

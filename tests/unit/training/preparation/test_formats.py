@@ -21,6 +21,10 @@ def chat(*messages: tuple[str, str]) -> Demonstration:
 
 
 ASKED = chat(("user", "2+2?"), ("assistant", "4"))
+ASK, RIGHT, WRONG_ANSWER = (
+    {"role": role, "content": content} for role, content in (("user", "2+2?"), ("assistant", "4"), ("assistant", "5"))
+)
+PAIR = Pair((ASK,), "4", "5")
 FORMATS: list[tuple[str, dict[str, Any], Example]] = [
     ("prompt-completion", {"prompt": "2+2?", "completion": 4, "other": None}, ASKED),
     ("question-answer", {"question": "2+2?", "answer": "4"}, ASKED),
@@ -57,7 +61,17 @@ FORMATS: list[tuple[str, dict[str, Any], Example]] = [
     (
         "preference",
         {"prompt": "2+2?", "chosen": "4", "rejected": "5"},
-        Pair(({"role": "user", "content": "2+2?"},), "4", "5"),
+        PAIR,
+    ),
+    ("preference", {"chosen": [ASK, RIGHT], "rejected": [ASK, WRONG_ANSWER]}, PAIR),
+    # As in datasets whose lists begin with what stands in the prompt's column too.
+    ("preference", {"prompt": "2+2?", "chosen": [ASK, RIGHT], "rejected": [ASK, WRONG_ANSWER]}, PAIR),
+    ("preference", {"prompt": "2+2?", "chosen": [RIGHT], "rejected": [WRONG_ANSWER]}, PAIR),
+    ("preference", {"prompt": [ASK], "chosen": [RIGHT], "rejected": [WRONG_ANSWER]}, PAIR),
+    (
+        "preference",
+        {"chosen": [ASK, RIGHT, ASK, RIGHT], "rejected": [ASK, RIGHT, ASK, WRONG_ANSWER]},
+        Pair((ASK, RIGHT, ASK), "4", "5"),
     ),
 ]
 
@@ -72,6 +86,23 @@ def test_columns_may_have_other_names() -> None:
     expected = chat(("system", "Be short."), ("user", "2+2?"), ("assistant", "4"))
     assert read({"q": "2+2?", "a": "4", "s": "Be short."}, columns=columns) == expected
     assert read({"q": "2+2?", "a": "4", "s": None}, columns=columns) == ASKED
+
+
+def test_a_pair_of_message_lists_may_have_a_system_message_and_is_cleaned() -> None:
+    record = {"s": "Be short.", "good": [ASK, {**RIGHT, "content": "<<2+2=4>>4"}], "bad": [ASK, WRONG_ANSWER]}
+    columns = {"system": "s", "chosen": "good", "rejected": "bad"}
+    system = {"role": "system", "content": "Be short."}
+    assert read(record, format="preference", columns=columns, cleaning="gsm8k") == Pair((system, ASK), "4", "5")
+
+
+def test_an_answer_of_which_cleaning_leaves_nothing_is_empty() -> None:
+    for form, record in (
+        ("question-answer", {"question": "2+2?", "answer": " <<2+2=4>>"}),
+        ("messages", {"messages": [ASK, {**RIGHT, "content": "<<2+2=4>>"}]}),
+    ):
+        with pytest.raises(StageError, match=r"part.jsonl:7.* empty") as caught:
+            read(record, format=form, cleaning="gsm8k")
+        assert caught.value.reason == "EmptyText"
 
 
 def test_calculator_annotations_are_removed_from_answers_alone() -> None:
@@ -147,6 +178,60 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         {"conversations": [{"from": "bing", "value": "a"}]},
         "messages",
         "part.jsonl:7, message 1 is of 'bing'; the roles are human, user, gpt, assistant, model, system, tool",
+    ),
+    (
+        "prompt-completion",
+        {"prompt": "a", "completion": float("nan")},
+        "completion",
+        "column 'completion' of part.jsonl:7 is nan, which stands for no text",
+    ),
+    (
+        "preference",
+        {"prompt": "a", "chosen": "b", "rejected": " "},
+        "rejected",
+        "column 'rejected' of part.jsonl:7 is empty",
+    ),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "\n"}]},
+        "messages",
+        "part.jsonl:7, message 2, an answer, is empty",
+    ),
+    (
+        "preference",
+        {"chosen": [ASK, RIGHT], "rejected": "5"},
+        "rejected",
+        "column 'rejected' of part.jsonl:7 is no list of messages; each message is {role, content}",
+    ),
+    (
+        "preference",
+        {"chosen": [ASK, RIGHT], "rejected": [{**ASK, "content": "3+3?"}, WRONG_ANSWER]},
+        "rejected",
+        "column 'rejected' of part.jsonl:7 answers another conversation than column 'chosen'",
+    ),
+    (
+        "preference",
+        {"chosen": [ASK], "rejected": [ASK, WRONG_ANSWER]},
+        "chosen",
+        "the last message of part.jsonl:7 is of 'user'; it must be the assistant's answer",
+    ),
+    (
+        "preference",
+        {"chosen": [ASK, RIGHT], "rejected": [ASK, {"role": "assistant", "content": ""}]},
+        "rejected",
+        "part.jsonl:7, message 2, an answer, is empty",
+    ),
+    (
+        "preference",
+        {"chosen": [ASK, {"from": "gpt", "value": "4"}], "rejected": [ASK, WRONG_ANSWER]},
+        "chosen",
+        "part.jsonl:7, message 2 has no text under 'role' and 'content'",
+    ),
+    (
+        "preference",
+        {"chosen": [RIGHT], "rejected": [WRONG_ANSWER]},
+        "prompt",
+        "part.jsonl:7 has no column 'prompt'; it has chosen, rejected",
     ),
 ]
 

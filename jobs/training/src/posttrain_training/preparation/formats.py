@@ -1,5 +1,6 @@
 """From a record of any format to a conversation. Pure: no library is needed."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +14,33 @@ from posttrain_runtime.errors import StageError
 Message = dict[str, str]
 """``role`` and ``content``."""
 
-ROLES = ("system", "user", "assistant", "tool")
-_SHAREGPT_ROLES: Mapping[str, str] = MappingProxyType(
-    {
-        "human": "user",
-        "user": "user",
-        "gpt": "assistant",
-        "assistant": "assistant",
-        "model": "assistant",
-        "system": "system",
-        "tool": "tool",
-    }
+
+@dataclass(frozen=True)
+class MessageForm:
+    """How a message is written in a list of messages."""
+
+    keys: tuple[str, str]
+    """Where its role and its text are."""
+    roles: Mapping[str, str]
+    """The roles by the names that they have there."""
+
+
+_CHAT = MessageForm(
+    keys=("role", "content"), roles=MappingProxyType({role: role for role in ("system", "user", "assistant", "tool")})
+)
+_SHAREGPT = MessageForm(
+    keys=("from", "value"),
+    roles=MappingProxyType(
+        {
+            "human": "user",
+            "user": "user",
+            "gpt": "assistant",
+            "assistant": "assistant",
+            "model": "assistant",
+            "system": "system",
+            "tool": "tool",
+        }
+    ),
 )
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _ABSENT_MEANS_EMPTY = ("input", "system")
@@ -77,11 +94,13 @@ class Reader:
         """The text of a column; numbers become their text. With ``empty`` it may be missing or empty."""
         column = self._columns[name]
         if column not in record and name not in _ABSENT_MEANS_EMPTY:
-            there = ", ".join(sorted(map(str, record)))
-            raise self._error("MissingColumn", name, f"{place} has no column {column!r}; it has {there}")
+            raise self._missing(record, name, place)
         value = record.get(column)
         if value is None and name in _ABSENT_MEANS_EMPTY:
             return ""
+        if isinstance(value, float) and not math.isfinite(value):
+            what = f"column {column!r} of {place} is {value}, which stands for no text; drop such rows"
+            raise self._error("WrongType", name, what)
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)
         if not isinstance(value, str):
@@ -93,39 +112,74 @@ class Reader:
 
     def answer(self, record: Mapping[str, Any], name: str, place: str) -> str:
         """The text of a column that holds an answer, cleaned."""
-        return self._clean(self.text(record, name, place))
+        cleaned = self._clean(self.text(record, name, place))
+        if not cleaned.strip():
+            what = f"column {self._columns[name]!r} of {place} is empty once it is cleaned; drop such rows"
+            raise self._error("EmptyText", name, what)
+        return cleaned
 
-    def messages(
-        self, record: Mapping[str, Any], place: str, *, roles: Mapping[str, str], keys: tuple[str, str]
-    ) -> list[Message]:
-        """The conversation in the column of messages, each of which has a role and a text under ``keys``."""
-        column = self._columns["messages"]
-        if column not in record:
-            there = ", ".join(sorted(map(str, record)))
-            raise self._error("MissingColumn", "messages", f"{place} has no column {column!r}; it has {there}")
-        value = record[column]
-        if not isinstance(value, list) or not value:
-            what = f"column {column!r} of {place} is no list of messages; each message is {{{keys[0]}, {keys[1]}}}"
-            raise self._error("WrongType", "messages", what)
-        found = [
-            self._message(item, f"{place}, message {number}", roles, keys) for number, item in enumerate(value, start=1)
-        ]
+    def conversation(self, record: Mapping[str, Any], place: str, name: str, form: MessageForm) -> list[Message]:
+        """The conversation in a column of messages, which ends with the assistant's answer."""
+        found = self.messages(record, place, name, form)
         if found[-1]["role"] != "assistant":
             what = f"the last message of {place} is of {found[-1]['role']!r}; it must be the assistant's answer"
-            raise self._error("NoAnswer", "messages", what)
+            raise self._error("NoAnswer", name, what)
         return found
 
-    def _message(self, item: object, place: str, roles: Mapping[str, str], keys: tuple[str, str]) -> Message:
-        role, content = (item.get(key) for key in keys) if isinstance(item, Mapping) else (None, None)
+    def messages(self, record: Mapping[str, Any], place: str, name: str, form: MessageForm) -> list[Message]:
+        """The messages in a column."""
+        column = self._columns[name]
+        if column not in record:
+            raise self._missing(record, name, place)
+        value = record[column]
+        if not isinstance(value, list) or not value:
+            what = f"column {column!r} of {place} is no list of messages; each message is {{{', '.join(form.keys)}}}"
+            raise self._error("WrongType", name, what)
+        return [
+            self._message(item, f"{place}, message {number}", name, form) for number, item in enumerate(value, start=1)
+        ]
+
+    def _message(self, item: object, place: str, name: str, form: MessageForm) -> Message:
+        role, content = (item.get(key) for key in form.keys) if isinstance(item, Mapping) else (None, None)
         if not isinstance(content, str) or not isinstance(role, str):
-            raise self._error("WrongType", "messages", f"{place} has no text under {keys[0]!r} and {keys[1]!r}")
-        if role not in roles:
-            raise self._error("UnknownRole", "messages", f"{place} is of {role!r}; the roles are {', '.join(roles)}")
-        if roles[role] != "assistant":
-            return {"role": roles[role], "content": content}
-        if not content.strip():
-            raise self._error("EmptyText", "messages", f"{place}, an answer, is empty; drop such rows")
-        return {"role": "assistant", "content": self._clean(content)}
+            what = f"{place} has no text under {form.keys[0]!r} and {form.keys[1]!r}"
+            raise self._error("WrongType", name, what)
+        if role not in form.roles:
+            raise self._error("UnknownRole", name, f"{place} is of {role!r}; the roles are {', '.join(form.roles)}")
+        if form.roles[role] != "assistant":
+            return {"role": form.roles[role], "content": content}
+        cleaned = self._clean(content)
+        if not cleaned.strip():
+            raise self._error("EmptyText", name, f"{place}, an answer, is empty; drop such rows")
+        return {"role": "assistant", "content": cleaned}
+
+    def pair_of_conversations(self, record: Mapping[str, Any], place: str) -> Pair:
+        """A pair whose columns are lists of messages: two answers to one conversation.
+
+        What was asked is the beginning of both lists, or stands in the column of the prompt.
+        """
+        chosen, rejected = (self.conversation(record, place, name, _CHAT) for name in ("chosen", "rejected"))
+        asked = chosen[:-1]
+        if asked != rejected[:-1]:
+            what = (
+                f"column {self._columns['rejected']!r} of {place} answers another conversation than column "
+                f"{self._columns['chosen']!r}: all messages but the last one must be the same; drop such rows"
+            )
+            raise self._error("DifferentPrompts", "rejected", what)
+        if not asked:
+            asked = self._asked_beside(record, place)
+        opening = self.opening(record, place)
+        return Pair((*opening, *asked), chosen[-1]["content"], rejected[-1]["content"])
+
+    def _asked_beside(self, record: Mapping[str, Any], place: str) -> list[Message]:
+        """What stands in the column of the prompt, as text or as messages."""
+        if isinstance(record.get(self._columns["prompt"]), list):
+            return self.messages(record, place, "prompt", _CHAT)
+        return [{"role": "user", "content": self.text(record, "prompt", place)}]
+
+    def is_list(self, record: Mapping[str, Any], *names: str) -> bool:
+        """Whether one of the columns holds a list, so that all of them should."""
+        return any(isinstance(record.get(self._columns[name]), list) for name in names)
 
     def opening(self, record: Mapping[str, Any], place: str) -> list[Message]:
         """The system message, if there is one."""
@@ -140,6 +194,10 @@ class Reader:
         if "input" in self._columns and (given := self.text(record, "input", place, empty=True)).strip():
             prompt = f"{prompt}\n\n{given}"
         return [*self.opening(record, place), {"role": "user", "content": prompt}]
+
+    def _missing(self, record: Mapping[str, Any], name: str, place: str) -> StageError:
+        there = ", ".join(sorted(map(str, record)))
+        return self._error("MissingColumn", name, f"{place} has no column {self._columns[name]!r}; it has {there}")
 
     def _error(self, reason: str, name: str, message: str) -> StageError:
         return StageError(ExitCode.DATA, reason, f"{self._field}.columns.{name}: {message}")
@@ -159,14 +217,11 @@ def _single_turn(reader: Reader, record: Mapping[str, Any], place: str) -> Demon
 
 
 def _chat(reader: Reader, record: Mapping[str, Any], place: str) -> Demonstration:
-    roles = {role: role for role in ROLES}
-    found = reader.messages(record, place, roles=roles, keys=("role", "content"))
-    return Demonstration((*reader.opening(record, place), *found))
+    return Demonstration((*reader.opening(record, place), *reader.conversation(record, place, "messages", _CHAT)))
 
 
 def _sharegpt(reader: Reader, record: Mapping[str, Any], place: str) -> Demonstration:
-    found = reader.messages(record, place, roles=_SHAREGPT_ROLES, keys=("from", "value"))
-    return Demonstration((*reader.opening(record, place), *found))
+    return Demonstration((*reader.opening(record, place), *reader.conversation(record, place, "messages", _SHAREGPT)))
 
 
 def _plain(reader: Reader, record: Mapping[str, Any], place: str) -> PlainText:
@@ -174,6 +229,8 @@ def _plain(reader: Reader, record: Mapping[str, Any], place: str) -> PlainText:
 
 
 def _pair(reader: Reader, record: Mapping[str, Any], place: str) -> Pair:
+    if reader.is_list(record, "chosen", "rejected"):
+        return reader.pair_of_conversations(record, place)
     question = tuple(reader.question(record, place))
     chosen, rejected = (reader.answer(record, name, place) for name in ("chosen", "rejected"))
     return Pair(question, chosen, rejected)
