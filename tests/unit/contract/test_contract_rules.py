@@ -97,6 +97,11 @@ BROKEN: list[tuple[type[Model], dict[str, Any], str, str]] = [
                 FineTuneSpec.rules[7].message,
             ),
             (
+                {"adapter": {"quantization": "int8"}, "distributed": {"nodes": 2, "strategy": "fsdp2"}},
+                "",
+                FineTuneSpec.rules[7].message,
+            ),
+            (
                 PAIRS | {"dpo": {"loss": "ipo", "labelSmoothing": 0.1}},
                 "dpo",
                 "labelSmoothing belongs to loss: sigmoid or robust",
@@ -251,6 +256,20 @@ def test_every_problem_is_told_at_once() -> None:
 def test_an_unknown_field_is_refused_at_any_depth() -> None:
     data = RL | {"rewards": [{"name": "exact-match", "wieght": 2}]}
     assert found(RLSpec, data) == [("rewards[0].wieght", "unknown field")]
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "message"),
+    [
+        ({"quantization": "nf4"}, "quantization", "unknown field"),
+        ({"training": {"quantization": "nf4"}}, "training.quantization", "unknown field"),
+        ({"adapter": {"lora": {"quantization": "int8"}}}, "adapter.lora.quantization", "unknown field"),
+        ({"training": {"precision": "int8"}}, "training.precision", "input should be 'fp32' or 'bf16', found 'int8'"),
+        ({"adapter": {"quantization": "fp8"}}, "adapter.quantization", "input should be 'nf4' or 'int8', found 'fp8'"),
+    ],
+)
+def test_quantization_belongs_to_an_adapter_and_has_two_kinds(data: dict[str, Any], field: str, message: str) -> None:
+    assert found(FineTuneSpec, FINE_TUNE | data) == [(field, message)]
 
 
 def test_a_required_field_is_named() -> None:

@@ -1,8 +1,10 @@
 """Model folders: what is refused, and that the error says what is missing and what to do."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from posttrain_contract.exit_codes import ExitCode
@@ -90,3 +92,58 @@ def test_an_attention_that_is_not_installed_is_an_error_that_names_one_that_is(w
     assert (caught.value.code, caught.value.reason) == (ExitCode.MODEL, "AttentionUnavailable")
     assert caught.value.message.startswith("spec.training.attention: flash_attention_2 cannot be used here")
     assert "take sdpa" in caught.value.message
+
+
+def change_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+
+
+def test_a_model_that_wants_its_own_code_run_is_refused_before_its_weights_are_read(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"not read")
+    (folder / "modeling.py").write_text("raise SystemExit('it was run')", encoding="utf-8")
+    change_json(folder / "config.json", model_type="novel", auto_map={"AutoModelForCausalLM": "modeling.Novel"})
+    error = refusal(lambda: check_model_folder(folder))
+    assert error.reason == "RemoteCode"
+    assert "auto_map in config.json, of model_type 'novel': trust_remote_code" in error.message
+
+
+def test_a_model_whose_code_is_known_needs_not_its_own(folder: Path) -> None:
+    (folder / "modeling.py").write_text("raise SystemExit('it was run')", encoding="utf-8")
+    auto_map = {"AutoConfig": "modeling.Config", "AutoModelForCausalLM": "modeling.Model"}
+    change_json(folder / "config.json", auto_map=auto_map)
+    check_model_folder(folder)
+    assert load_tokenizer(folder).chat_template is not None
+    assert load_model(folder, Training()).config.model_type
+
+
+def test_a_tokenizer_that_wants_its_own_code_run_is_refused_and_nobody_is_asked(folder: Path) -> None:
+    (folder / "tokenization.py").write_text("raise SystemExit('it was run')", encoding="utf-8")
+    change_json(folder / "config.json", model_type="novel")
+    auto_map = {"AutoTokenizer": [None, "tokenization.Novel"]}
+    change_json(folder / "tokenizer_config.json", tokenizer_class="Novel", auto_map=auto_map)
+    error = refusal(lambda: load_tokenizer(folder))
+    assert error.reason == "RemoteCode"
+    assert "auto_map in tokenizer_config.json" in error.message
+
+
+def test_a_model_that_is_quantized_already_is_refused(folder: Path) -> None:
+    change_json(folder / "config.json", quantization_config={"quant_method": "awq", "bits": 4})
+    error = refusal(lambda: check_model_folder(folder))
+    assert error.reason == "ModelQuantized"
+    assert "quantization_config in config.json: awq" in error.message
+    assert "adapter.quantization" in error.message
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_broken_configuration_is_an_error(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    error = refusal(lambda: check_model_folder(folder))
+    assert error.reason == "ConfigBroken"
+    assert "config.json" in error.message
+
+
+def test_a_tokenizer_that_names_no_end_is_an_error(folder: Path) -> None:
+    change_json(folder / "tokenizer_config.json", eos_token=None)
+    error = refusal(lambda: load_tokenizer(folder))
+    assert error.reason == "EndTokenMissing"
+    assert "eos_token" in error.message

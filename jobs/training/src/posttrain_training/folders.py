@@ -1,6 +1,9 @@
 """Looking at a model folder before any library is loaded: a folder that cannot be trained is refused at once."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_runtime.errors import StageError
@@ -10,7 +13,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raises ``StageError`` (MODEL) when the folder is no whole model with a tokenizer."""
+    """Raises ``StageError`` (MODEL) for a folder that is no whole model with a tokenizer, or one nobody can train."""
     if not folder.is_dir():
         raise model_error("NotAModelFolder", f"{folder.name} is not a folder; name the folder that has config.json")
     if not (folder / "config.json").is_file():
@@ -21,6 +24,47 @@ def check_model_folder(folder: Path) -> None:
             f"{folder.name} has no tokenizer: one of {', '.join(_TOKENIZER_FILES)} is needed; save the tokenizer into "
             "the model folder (tokenizer.save_pretrained)",
         )
+    _check_config(folder)
+
+
+def _check_config(folder: Path) -> None:
+    config = _config(folder)
+    if "auto_map" in config and not _is_known(str(config.get("model_type"))):
+        raise code_wanted(folder, f"auto_map in config.json, of model_type {config.get('model_type')!r}")
+    quantized = config.get("quantization_config")
+    if isinstance(quantized, dict):
+        raise model_error(
+            "ModelQuantized",
+            f"{folder.name} is quantized already (quantization_config in config.json: "
+            f"{quantized.get('quant_method', 'unknown')}), and such weights cannot be trained; name the model with its "
+            "whole weights, which adapter.quantization of a FineTuneJob quantizes while they are loaded",
+        )
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise model_error("ConfigBroken", f"config.json of {folder.name} is no JSON object; copy the folder anew")
+    return config
+
+
+def _is_known(model_type: str) -> bool:
+    """Whether the library has a model's code itself: many models bring code that it needs no more."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # noqa: PLC0415 - it takes seconds
+
+    return model_type in CONFIG_MAPPING_NAMES
+
+
+def code_wanted(folder: Path, where: str) -> StageError:
+    """The error for a model that brings code of its own, which would run with the rights of the job."""
+    return model_error(
+        "RemoteCode",
+        f"{folder.name} asks for code of its own ({where}: trust_remote_code), and none is run; take a model whose "
+        "code transformers has, or an image with a newer transformers that has it",
+    )
 
 
 def _no_model(folder: Path) -> StageError:

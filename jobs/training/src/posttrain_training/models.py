@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from posttrain_training.folders import model_error
+from posttrain_training.folders import code_wanted, model_error
 from posttrain_training.gang import first_line
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -59,6 +59,8 @@ def load_model(
             "an image that has it",
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise code_wanted(folder, "auto_map in config.json") from error
         raise model_error(
             "ModelBroken",
             f"the model in {folder.name} cannot be loaded ({error}); copy the folder anew, or save the model into it "

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from posttrain_training.folders import model_error
+from posttrain_training.folders import code_wanted, model_error
 
 
 def load_tokenizer(folder: Path, *, template: str | None = None, plain: bool = False) -> Any:
@@ -14,8 +14,10 @@ def load_tokenizer(folder: Path, *, template: str | None = None, plain: bool = F
     ``template`` takes the place of its chat template; ``plain`` text needs none. Raises ``StageError`` (MODEL).
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise code_wanted(folder, "auto_map in tokenizer_config.json") from error
         raise model_error(
             "TokenizerBroken",
             f"the tokenizer of {folder.name} cannot be loaded ({error}); save it into the model folder anew "

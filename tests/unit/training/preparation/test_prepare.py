@@ -249,6 +249,24 @@ def test_every_kind_of_file_says_the_same(tmp_path: Path, model: Path) -> None:
     assert len(found[0]) == 1
 
 
+def test_pairs_of_message_lists_are_prepared_as_pairs_of_texts(tmp_path: Path, model: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    asked = {"role": "user", "content": "2+2?"}
+    lists = {
+        name: [asked, {"role": "assistant", "content": text}] for name, text in (("chosen", "4"), ("rejected", "5"))
+    }
+    texts = write(tmp_path / "texts.jsonl", [{"prompt": "2+2?", "chosen": "4", "rejected": "5"}])
+    parquet.write_table(pa.Table.from_pylist([{"prompt_id": "x", **lists}]), tmp_path / "lists.parquet")
+    found = [
+        rows_of(run(task(path, model, format="preference"), tmp_path / "root"))
+        for path in (texts, tmp_path / "lists.parquet")
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+
+
 WRONG: list[tuple[str, bytes, str]] = [
     ("a.jsonl", b'{"prompt": "a", "completion": "b"}\n{"prompt": \n', "a.jsonl:2 is not JSON"),
     ("a.jsonl", b"[1, 2]\n", "a.jsonl:1 is not a JSON object"),
@@ -264,6 +282,15 @@ WRONG: list[tuple[str, bytes, str]] = [
     ("a.csv", b"prompt,completion\n\xff,b\n", "a.csv is not UTF-8"),
     ("a.csv", b"question,completion\na,b\n", "a.csv:2 has no column 'prompt'; it has completion, question"),
     ("a.parquet", b"PAR1 and nothing", "a.parquet is no whole Parquet file"),
+    ("a.jsonl", '{"prompt": "a", "completion": "b"}\n'.encode("utf-16"), "a.jsonl:1 is not UTF-8"),
+    (
+        "a.jsonl",
+        b'{"prompt": "a", "completion": "b"}\n{"prompt": "\\ud83d\\ude00", "completion": "\\uD83D?"}\n',
+        "a.jsonl:2 has \\ud83d, half of a character",
+    ),
+    ("a.json", b'[{"prompt": "a", "completion": "\\ude00"}]', "a.json:1 has \\ude00, half of a character"),
+    ("a.json", b'{"prompt": "a"}\n{"prompt": "b"}\n', "a.json is not JSON (Extra data"),
+    ("a.csv", b"prompt,completion,prompt\na,b,c\n", "a.csv has two columns 'prompt'"),
     ("a.txt", b"hello", "a.txt has no .jsonl, .json, .csv, .parquet file; there is a.txt"),
 ]
 
@@ -295,3 +322,37 @@ def test_a_model_without_a_template_is_told_which_there_are(tmp_path: Path) -> N
     assert caught.value.reason == "ChatTemplateMissing"
     assert "dataset.template of a FineTuneJob to chatml, llama2 or alpaca" in caught.value.message
     assert rows_of(run(task(path, tmp_path / "base", template="llama2"), tmp_path / "root"))
+
+
+def test_parquet_text_that_is_not_utf_8_is_told(tmp_path: Path, model: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    broken = pa.array([b"\xff"], pa.binary()).view(pa.string())
+    parquet.write_table(pa.table({"prompt": broken, "completion": ["b"]}), tmp_path / "a.parquet")
+    error = refused(tmp_path, model, (tmp_path / "a.parquet").read_bytes(), "a.parquet")
+    assert "a.parquet is not UTF-8" in error.message
+
+
+def test_pairs_whose_questions_leave_no_room_are_told(tmp_path: Path, model: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prompt": "What is two plus two? " * 9, "chosen": "4", "rejected": "5"}])
+    with pytest.raises(StageError, match=r"^spec.dataset: no row has room for an answer") as caught:
+        run(task(path, model, max_length=16, format="preference"), tmp_path / "root")
+    assert caught.value.reason == "RowsTooLong"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}{{ m.content }}", "cannot render a conversation"),
+        ("{{ messages[0].content }}", "leaves out the answer in a.jsonl:1, message 2"),
+        ("{{ messages[-1].content }}", "renders the beginning of the conversation in a.jsonl:1 otherwise"),
+    ],
+    ids=["no template", "without answers", "the last message alone"],
+)
+def test_a_template_by_which_no_answer_can_be_told_is_refused(tmp_path: Path, template: str, message: str) -> None:
+    save_tokenizer(tmp_path / "odd", template=template)
+    with pytest.raises(StageError) as caught:
+        run(task(write(tmp_path / "a.jsonl", ROWS), tmp_path / "odd"), tmp_path / "root")
+    assert (caught.value.code, caught.value.reason) == (ExitCode.MODEL, "TemplateUnusable")
+    assert caught.value.message.startswith(f"spec.dataset.template: the chat template {message}")

@@ -96,6 +96,8 @@ class Renderer:
                     f"renders the beginning of the conversation in {place} otherwise than the whole of it, so nobody "
                     "can tell which tokens are the answers"
                 )
+            if len(after) <= len(before):
+                raise self._unusable(f"leaves out the answer in {place}, message {number + 1}")
             spans.append((len(before), len(after)))
         return spans
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ _LARGEST_JSON = 512 << 20
 """A .json file is one value, which is read whole."""
 
 _CHUNK_BYTES = 8 << 20
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Escapes that stand for halves of characters; whole ones are written with two."""
 
 Record = Mapping[str, Any]
 Row = bytes | Record
@@ -95,7 +98,19 @@ def _parsed(line: bytes, place: str, field: str) -> Record:
         raise _error("InvalidRow", field, f"{place} is not JSON ({error}); write one JSON object a line") from error
     if not isinstance(value, dict):
         raise _error("InvalidRow", field, f"{place} is not a JSON object; write one JSON object a line")
+    if _SURROGATE.search(line):
+        _check_text(value, place, field)
     return value
+
+
+def _check_text(value: Any, place: str, field: str) -> None:
+    """Raises ``StageError`` (DATA) where an escape is half of a character, which JSON allows and no text has."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.start + 1].encode("ascii", "backslashreplace").decode()
+        what = f"{place} has {half}, half of a character without its other half; write the text anew or drop such rows"
+        raise _error("InvalidText", field, what) from error
 
 
 def _lines(file: Path, _: str) -> Iterator[bytes]:
@@ -107,7 +122,8 @@ def _json_values(file: Path, field: str) -> Iterator[Record]:
     if file.stat().st_size > _LARGEST_JSON:
         raise _error("FileTooLarge", field, f"{file.name} is one value of more than 512 MiB; write it as .jsonl")
     try:
-        value = json.loads(file.read_bytes())
+        data = file.read_bytes()
+        value = json.loads(data)
     except UnicodeDecodeError as error:
         raise _error("InvalidFile", field, f"{file.name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except ValueError as error:
@@ -115,13 +131,18 @@ def _json_values(file: Path, field: str) -> Iterator[Record]:
         raise _error("InvalidFile", field, what) from error
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise _error("InvalidFile", field, f"{file.name} is no list of objects")
+    if _SURROGATE.search(data):
+        for number, item in enumerate(value, start=1):
+            _check_text(item, f"{file.name}:{number}", field)
     yield from value
 
 
 def _csv_rows(file: Path, field: str) -> Iterator[Record]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            for row in csv.DictReader(lines, strict=True):
+            reader = csv.DictReader(lines, strict=True)
+            _check_header(reader.fieldnames or (), file, field)
+            for row in reader:
                 if None in row or None in row.values():
                     raise _error(
                         "InvalidFile", field, f"{file.name} has a row with another number of fields than its header"
@@ -133,11 +154,19 @@ def _csv_rows(file: Path, field: str) -> Iterator[Record]:
         raise _error("InvalidFile", field, f"{file.name} is not CSV ({error})") from error
 
 
+def _check_header(names: Sequence[str], file: Path, field: str) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise _error("InvalidFile", field, f"{file.name} has two columns {twice[0]!r}; rename one or remove it")
+
+
 def _parquet_rows(file: Path, field: str) -> Iterator[Record]:
     try:
         for batch in parquet.ParquetFile(file).iter_batches(CHUNK_ROWS):
             rows: list[Record] = batch.to_pylist()
             yield from rows
+    except UnicodeDecodeError as error:
+        raise _error("InvalidFile", field, f"{file.name} is not UTF-8 ({error.reason}); write its text anew") from error
     except pa.ArrowInvalid as error:
         what = f"{file.name} is no whole Parquet file ({error}); write or copy it anew"
         raise _error("InvalidFile", field, what) from error
