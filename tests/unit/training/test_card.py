@@ -82,8 +82,6 @@ def test_a_base_that_is_not_on_the_hub_is_not_named_as_if_it_were() -> None:
     [
         ("hf://acme/base", "acme/base"),
         ("hf://acme/base@main", "acme/base"),
-        ("hf://acme/base@v1/folder", "acme/base"),
-        ("hf://datasets/acme/rows@v1", None),
         ("pvc://models/acme/base", None),
         ("file:///acme/base", None),
     ],

@@ -1,7 +1,6 @@
 """The README.md of a trained model: what was done, how, and what it was made from."""
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from posttrain_contract.artifact import InputEntry
+from posttrain_contract.hub import SCHEME, HubAddress
 from posttrain_contract.metrics import (
     EXACT_MATCH,
     EXACT_MATCH_BEFORE,
@@ -37,7 +37,6 @@ _FIGURES: Final = (
     REWARD,
 )
 """What was learned. Speeds are no property of a model: they differ each time that the same one is made."""
-_HUB_MODEL = re.compile(r"^hf://(?!datasets/)([^/@]+/[^/@]+)")
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,7 @@ def write_card(
 
 def hub_model(uri: str) -> str | None:
     """The name that a model has on the Hub, when it was read from there."""
-    found = _HUB_MODEL.match(uri)
-    return found[1] if found else None
+    return HubAddress.parse(uri).id if uri.startswith(SCHEME) else None
 
 
 def _settings(training: Training) -> dict[str, str]:
