@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from posttrain_training.preparation.formats import Demonstration, Example, Message, Pair, PlainText
 from posttrain_training.preparation.rendering import Renderer, Span
+from posttrain_training.preparation.tokens import Encoded, TextEncoder, Tokens
 
-Tokens = NDArray[np.int32]
 IGNORED: Final = -100
 """The label of a token that is not learned."""
 
@@ -35,7 +34,8 @@ class Encoder:
     """Encodes examples; a row of which nothing is left to learn within ``max_length`` is None."""
 
     def __init__(self, tokenizer: Any, renderer: Renderer | None, *, max_length: int, learn_all: bool) -> None:
-        self._tokenizer = tokenizer
+        self._end = tokenizer.eos_token
+        self._texts_encoder = TextEncoder(tokenizer)
         self._conversations = renderer
         self._max_length = max_length
         self._learn_all = learn_all
@@ -45,10 +45,9 @@ class Encoder:
         if examples and isinstance(examples[0][1], Pair):
             return self._pairs(examples)
         texts = self._texts(examples)
-        encoded = self._tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
         return [
-            self._row(encoding, self._spans(example, text, place), characters=len(text))
-            for encoding, text, (place, example) in zip(encoded, texts, examples, strict=True)
+            self._row(encoded, self._spans(example, encoded.text, place))
+            for encoded, (place, example) in zip(self._texts_encoder.encode(texts), examples, strict=True)
         ]
 
     def _renderer(self) -> Renderer:
@@ -58,7 +57,7 @@ class Encoder:
 
     def _texts(self, examples: Sequence[tuple[str, Example]]) -> list[str]:
         """What is tokenized; rows of one dataset are all of one kind."""
-        plain = [example.text + self._tokenizer.eos_token for _, example in examples if isinstance(example, PlainText)]
+        plain = [example.text + self._end for _, example in examples if isinstance(example, PlainText)]
         chats = [(place, example.messages) for place, example in examples if isinstance(example, Demonstration)]
         return plain or self._renderer().texts(chats)
 
@@ -68,11 +67,12 @@ class Encoder:
             return [(0, len(text))]
         return self._renderer().answers(example.messages, text, place)
 
-    def _row(self, encoding: Any, spans: Sequence[Span], *, characters: int) -> Row | None:
-        ids = np.array(encoding.ids[: self._max_length], dtype=np.int32)
+    def _row(self, encoded: Encoded, spans: Sequence[Span]) -> Row | None:
+        ids = encoded.ids[: self._max_length]
         labels = np.full(len(ids), IGNORED, dtype=np.int32)
         for begin, end in spans:
-            first, last = _token_at(encoding, begin), len(ids) if end == characters else _token_at(encoding, end)
+            first = encoded.token_at(begin)
+            last = len(ids) if end == len(encoded.text) else encoded.token_at(end)
             labels[first:last] = ids[first:last]
         return Row({"input_ids": ids, "labels": labels}) if (labels != IGNORED).any() else None
 
@@ -83,14 +83,14 @@ class Encoder:
             self._renderer().answers(messages, text, place)[-1][0]
             for (place, messages), text in zip(chats, texts, strict=True)
         ]
-        encoded = self._tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        encoded = self._texts_encoder.encode(texts)
         rows = [self._pair(encoded[at : at + 2], begins[at : at + 2]) for at in range(0, len(encoded), 2)]
         return [row if self._has_room(row) else None for row in rows]
 
-    def _pair(self, encodings: Sequence[Any], begins: Sequence[int]) -> Row:
+    def _pair(self, encoded: Sequence[Encoded], begins: Sequence[int]) -> Row:
         """The prompt is what both have in common before the answers begin: a token may reach over the border."""
-        chosen, rejected = (np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
-        border = min(_token_at(encoding, begin) for encoding, begin in zip(encodings, begins, strict=True))
+        chosen, rejected = (one.ids for one in encoded)
+        border = min(one.token_at(begin) for one, begin in zip(encoded, begins, strict=True))
         different = np.nonzero(chosen[:border] != rejected[:border])[0]
         if len(different):
             border = int(different[0])
@@ -106,13 +106,3 @@ def _conversations(example: Example) -> list[list[Message]]:
         raise TypeError("rows of one dataset are all of one kind")
     answers = ({"role": "assistant", "content": text} for text in (example.chosen, example.rejected))
     return [[*example.messages, answer] for answer in answers]
-
-
-def _token_at(encoding: Any, character: int) -> int:
-    """The token that a character belongs to, or the next one, since some characters belong to none."""
-    found = encoding.char_to_token(character)
-    if found is None:
-        # The offsets are made into a list anew at each look, so nobody looks who need not.
-        later = (number for number, (_, end) in enumerate(encoding.offsets) if end > character)
-        found = next(later, len(encoding))
-    return int(found)

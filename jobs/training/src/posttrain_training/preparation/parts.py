@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 from posttrain_runtime.files import unique
 
-from posttrain_training.preparation.encoding import IGNORED, Row, Tokens
+from posttrain_training.preparation.encoding import IGNORED, Row
 from posttrain_training.preparation.packing import packed
+from posttrain_training.preparation.tokens import Tokens
 
 _COUNTS = b"posttrain"
 

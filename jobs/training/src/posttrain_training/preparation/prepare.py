@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _PART_ROWS = 32_000
 _PART_TOKENS = 16_000_000
 """A part is packed and written as a whole, so it bounds the memory, and what a killed preparation does again."""
-_ALONE = 8_000
+_ALONE = 2_000
 """Rows that one process prepares sooner than others could start."""
 
 
@@ -186,7 +186,7 @@ class _Work:
         """The columns of every chunk, in order; by several processes when that is worth their start."""
         wanted = ((chunk, mask[chunk.start : chunk.start + len(chunk.rows)]) for chunk in self._chunks())
         processes = min(len(os.sched_getaffinity(0)), total // _ALONE)
-        submit = _submitter(self._task, processes, stack) if processes > 1 else None
+        submit = _submitter(worker, processes, stack) if processes > 1 else None
         waiting: deque[Future[tuple[Columns, Counts]]] = deque()
         rows = 0
         for number, (chunk, wanted_rows) in enumerate(wanted):
@@ -250,22 +250,23 @@ class Worker:
 _worker: Worker | None = None
 
 
-def _start(task: Preparation) -> None:
-    global _worker  # noqa: PLW0603 - a process of the pool has one worker
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _worker = Worker(task)
+def _start() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process has one core
 
 
 def _work(chunk: Chunk, wanted: Mask) -> tuple[Columns, Counts]:
     if _worker is None:
-        raise RuntimeError("the worker was not started")
+        raise RuntimeError("the worker was not inherited")
     return _worker.work(chunk, wanted)
 
 
 def _submitter(
-    task: Preparation, processes: int, stack: ExitStack
+    worker: Worker, processes: int, stack: ExitStack
 ) -> Callable[[Chunk, Mask], Future[tuple[Columns, Counts]]]:
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start, initargs=(task,))
+    """Processes that inherit the worker: importing its libraries anew would take as long as ten thousand rows."""
+    global _worker  # noqa: PLW0603 - what is forked can be inherited in no other way
+    _worker = worker
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("fork"), initializer=_start)
     stack.callback(pool.shutdown, cancel_futures=True)
     return lambda chunk, wanted: pool.submit(_work, chunk, wanted)
 
