@@ -15,8 +15,8 @@ from posttrain_contract.hub import Pins
 from posttrain_contract.result import StageResult
 from posttrain_contract.stage import FilterStage, ResolvedInput
 from posttrain_runtime.store import read_manifest
-from support.hub import Fault, File, Repository, StandInHub, stand_in_hub
-from support.processes import children, environment
+from support.hub import Answer, Fault, File, Repository, StandInHub, stand_in_hub
+from support.processes import children, command_line, environment
 from support.stages import StageProcess, pod_address, run_facts, start_stage_process
 from support.tiny import finetune_config, mount, run_folder
 from support.waiting import wait_for
@@ -133,16 +133,17 @@ def test_a_path_chooses_the_files(hub: StandInHub, tmp_path: Path, path: str, ex
     assert sorted(kept(tmp_path)) == expected
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_was(hub: StandInHub, tmp_path: Path) -> None:
-    publish(hub, {"data.jsonl": rows(200_000)})
-    size = len(rows(200_000))
-    hub.faults = [Fault(r"^GET .*/resolve/", 0, times=100, cut=size // 2)]
+def test_a_download_that_breaks_off_goes_on_with_the_files_that_are_missing(hub: StandInHub, tmp_path: Path) -> None:
+    publish(hub, {"a.jsonl": rows(100), "b.jsonl": rows(200_000)})
+    hub.faults = [Fault(r"^GET .*/resolve/.*b.jsonl", 0, times=100, cut=1000)]
     result = run(hub, tmp_path)
     assert (result.exit_code, result.reason) == (ExitCode.UNREACHABLE, "HubUnreachable")
     assert not list((tmp_path / "store/test/hub").glob("*/artifact.json"))
-    hub.faults = [Fault(r"^GET .*/resolve/", 0, first=2, times=100)]
+    hub.faults.clear()
+    hub.calls.clear()
     assert run(hub, tmp_path, attempt=2).outcome == "Succeeded"
-    assert len(kept(tmp_path)) == 100_000
+    assert hub.count(r"^GET .*/resolve/.*a.jsonl") == 0
+    assert len(kept(tmp_path)) == 100_050
 
 
 def test_files_that_arrive_damaged_are_not_published(
@@ -173,13 +174,21 @@ def test_what_was_damaged_in_the_store_is_fetched_again(hub: StandInHub, tmp_pat
     assert kept(tmp_path) == [0, 2]
 
 
-def test_several_pods_fetch_once(hub: StandInHub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_several_pods_fetch_once(hub: StandInHub, tmp_path: Path, damaged: bool) -> None:
     publish(hub, {"data.jsonl": rows(100)})
+    if damaged:
+        run(hub, tmp_path)
+        (stored,) = (tmp_path / "store/test/hub").glob("*/artifact/data.jsonl")
+        stored.write_bytes(stored.read_bytes().replace(b"1", b"0"))
+        (tmp_path / RUN / layout.MANIFEST).unlink()
+        hub.calls.clear()
     config = configure(hub, f"hf://datasets/{NAME}")
     pods = [start(config, tmp_path, pod=f"pod-{number}") for number in range(3)]
     results = [pod.wait() for pod in pods]
     assert {result.outcome for result in results} == {"Succeeded"}, results
     assert hub.count(r"^GET .*/resolve/.*data.jsonl") == 1
+    assert kept(tmp_path) == list(range(0, 100, 2))
 
 
 def test_a_stop_request_ends_a_download(hub: StandInHub, tmp_path: Path) -> None:
@@ -188,8 +197,12 @@ def test_a_stop_request_ends_a_download(hub: StandInHub, tmp_path: Path) -> None
     pod = start(configure(hub, f"hf://datasets/{NAME}"), tmp_path)
     wait_for(lambda: hub.count("^GET .*/resolve/") > 0, "the download to begin")
     pod.process.terminate()
-    hub.held.set()
-    assert pod.wait().exit_code is ExitCode.PREEMPTED_UNSAVED
+    try:
+        result = pod.wait()
+    finally:
+        hub.held.set()
+    assert result.exit_code is ExitCode.PREEMPTED_UNSAVED
+    assert not list((tmp_path / "store/test/hub").glob("*/artifact.json"))
 
 
 @pytest.mark.slow  # the client tries five times
@@ -218,6 +231,11 @@ def test_the_files_of_a_gated_repository_need_a_token_and_no_log_shows_it(hub: S
     [
         ("hf://datasets/acme/none", {}, (ExitCode.REFUSED, "HubRefused", "answered 404; correct the name")),
         (f"hf://datasets/{NAME}@v9", {"a.jsonl": b""}, (ExitCode.REFUSED, "RevisionNotFound", "no such revision")),
+        (
+            f"hf://datasets/{NAME}@main/**/*.jsonl",
+            {"../a.jsonl": b"x"},
+            (ExitCode.DATA, "OddFileName", "has a file '../a.jsonl', which no folder can hold"),
+        ),
         (f"hf://datasets/{NAME}", {"a.txt": b"x"}, (ExitCode.DATA, "NoReadableFile", "there is a.txt")),
         (f"hf://datasets/{NAME}@main/b*", {"a.jsonl": b"x"}, (ExitCode.DATA, "NoSuchFile", "has no b*; there is a.j")),
         (
@@ -248,6 +266,32 @@ def test_a_hub_that_does_not_answer_can_be_tried_again(hub: StandInHub, tmp_path
     assert result.exit_code.retriable
 
 
+def test_a_revision_may_have_a_slash_which_is_written_as_in_the_hubs_own_addresses(
+    hub: StandInHub, tmp_path: Path
+) -> None:
+    commit = publish(hub, {"data.jsonl": rows(4)})
+    hub.repositories["dataset", NAME].branches["refs/convert/parquet"] = commit
+    publish(hub, {"data.jsonl": rows(4, first=100)})
+    result = run(hub, tmp_path, f"hf://datasets/{NAME}@refs%2Fconvert%2Fparquet/data.jsonl")
+    assert result.revisions == {"source": commit}, result
+
+
+def test_an_answer_that_is_not_the_hubs_can_be_tried_again(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(hub, {"data.jsonl": rows(4)})
+    portal = Answer(body=b"<html>please log in</html>", headers={"Content-Type": "text/html"})
+    monkeypatch.setattr(StandInHub, "_info", lambda *_, **__: portal)
+    result = run(hub, tmp_path)
+    assert (result.exit_code, result.reason) == (ExitCode.UNREACHABLE, "HubUnreachable"), result.message
+
+
+def test_a_failed_job_tells_the_commit_too(hub: StandInHub, tmp_path: Path) -> None:
+    commit = publish(hub, {"data.jsonl": b"no json\n"})
+    result = run(hub, tmp_path)
+    assert (result.outcome, result.revisions) == ("Failed", {"source": commit})
+
+
 def test_the_pins_are_on_record_in_the_run_folder(hub: StandInHub, tmp_path: Path) -> None:
     commit = publish(hub, {"data.jsonl": rows(4)})
     run(hub, tmp_path)
@@ -269,8 +313,10 @@ def test_a_model_is_trained_whose_processes_never_see_the_token(
     address = pod_address()
     env = {"HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "POD_IP": address}
     stage = start_stage_process(config.model_copy(update={"run": facts}), root, env=env)
-    wait_for(lambda: bool(children(stage.process.pid)), "the training process")
-    assert all("HF_TOKEN" not in environment(child) for child in children(stage.process.pid))
+    wait_for(lambda: any("posttrain_finetune.rank" in command_line(c) for c in children(stage.process.pid)), "a rank")
+    ranks = [child for child in children(stage.process.pid) if "posttrain_finetune.rank" in command_line(child)]
+    assert all(TOKEN not in environment(rank).values() for rank in ranks)
+    assert Path(f"/proc/{stage.process.pid}/environ").stat().st_uid == 0, "only root may look"
     result = stage.wait()
     assert (result.outcome, result.revisions) == ("Succeeded", {"model": commit}), result
     manifest = read_manifest(run_folder(root, "FineTuneJob"))

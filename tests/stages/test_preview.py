@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from posttrain.main import cli
+from support.hub import File, Repository, stand_in_hub
 from support.tiny import write_pairs
 
 MODEL = {"uri": "pvc://data/base-model"}
@@ -118,3 +119,22 @@ def test_an_artifact_that_is_not_there_yet_is_named(claim: Path) -> None:
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 1
     assert "spec.dataset.from: FilterJob/hard has published nothing in" in result.stderr
+
+
+def test_what_is_on_the_hub_is_shown_without_fetching_weights(
+    tiny_inputs: Path, claim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    with stand_in_hub() as hub:
+        for kind, name, folder in (("model", "acme/base", tiny_inputs / "base-model"), ("dataset", "acme/rows", claim)):
+            repository = hub.repositories[kind, name] = Repository(private=False)
+            files = {path.name: File(path.read_bytes(), lfs=False) for path in folder.iterdir() if path.is_file()}
+            repository.commit("main", files)
+        dataset = {"uri": "hf://datasets/acme/rows@main/train.jsonl", "columns": COLUMNS}
+        model = {"uri": "hf://acme/base"}
+        shown = preview(claim, "--rows", "1", "--json", "--hub", hub.url, model=model, dataset=dataset)
+        fetched = hub.count(r"^GET .*safetensors")
+    assert shown.exit_code == 0, shown.stderr
+    (row,) = json.loads(shown.stdout)["FineTuneJob/sft"]
+    assert row["place"] == "train.jsonl:1"
+    assert fetched == 0

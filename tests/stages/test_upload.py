@@ -401,7 +401,7 @@ def test_every_field_is_read_by_the_upload_or_the_operator(
     seen: set[str] = set()
     watched = config.model_copy(update={"spec": recorded(config.spec, seen)})
     hashed: list[Path] = []
-    monkeypatch.setattr(store, "sha256", hashed.append)
+    monkeypatch.setattr(store, "digests", hashed.append)
     assert upload(context_in_process(watched, tmp_path)).staged is not None
     assert not hashed, "the start of the stage has done that"
     assert seen | read_by_the_operator(config.spec) == set(leaves(config.spec))

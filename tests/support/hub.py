@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-_REPOSITORY = r"(?P<type>model|dataset)s/(?P<id>[^/]+/[^/]+)"
+_REPOSITORY = r"(?P<type>model|dataset)s/(?P<id>[^/]+/[^/?]+)"
 _LFS_SUFFIXES = (".parquet", ".safetensors", ".bin", ".model")
 _LFS_BYTES = 10 << 20
 

@@ -416,7 +416,6 @@ def test_an_input_is_hashed_before_the_work_whether_or_not_its_digest_is_told(
         hashed.append(path)
         return sha256(path)
 
-    monkeypatch.setattr(store, "sha256", note)
     monkeypatch.setattr(files, "sha256", note)
     source = ResolvedInput(uri="pvc://inputs/made/artifact", path="inputs/made/artifact")
     config = configure(inputs={"source": source})

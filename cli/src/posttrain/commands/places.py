@@ -27,6 +27,13 @@ workspace_option = click.option(
     metavar="DIR",
     help="Where runs, artifacts, logs and the report are kept.",
 )
+hub_option = click.option(
+    "--hub",
+    envvar="POSTTRAIN_HUB_ENDPOINT",
+    show_envvar=True,
+    metavar="URL",
+    help="Hub of hf:// inputs, else the public one, and of UploadJobs, which else only make the folder.",
+)
 claims_option = click.option(
     "--claim",
     "claims",

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from posttrain.commands.loading import json_option, load, paths_argument, refuse
-from posttrain.commands.places import claims_option, workspace_option
+from posttrain.commands.places import claims_option, hub_option, workspace_option
 from posttrain.local.objects import ObjectStore
 from posttrain.local.workspace import LocalOptions, claim_of
 
@@ -30,8 +30,11 @@ EXIT_FAILED = 1
 @click.option("--rows", type=click.IntRange(1, 1000), default=3, show_default=True, help="How many of each job.")
 @workspace_option
 @claims_option
+@hub_option
 @json_option
-def command(paths: tuple[str, ...], *, rows: int, workspace: Path, claims: dict[str, Path], as_json: bool) -> None:
+def command(
+    paths: tuple[str, ...], *, rows: int, workspace: Path, claims: dict[str, Path], hub: str | None, as_json: bool
+) -> None:
     """Show the first rows of every FineTuneJob in PATH, rendered and tokenized, before anything is trained.
 
     Tokens that are learned are green, the others are dim; | stands between two tokens, an arrow for a new line. Data
@@ -46,7 +49,7 @@ def command(paths: tuple[str, ...], *, rows: int, workspace: Path, claims: dict[
     jobs = [obj for obj in checked.objects if obj["kind"] == "FineTuneJob"]
     if not jobs:
         raise click.UsageError(f"there is no FineTuneJob in {', '.join(paths)}")
-    options = LocalOptions(workspace=workspace, claims=claims)
+    options = LocalOptions(workspace=workspace, claims=claims, hub_endpoint=hub)
     named = [{**obj, "metadata": {"namespace": "default", **obj["metadata"]}} for obj in jobs]
     shown = {f"FineTuneJob/{obj['metadata']['name']}": _rows(obj, options, rows) for obj in named}
     if as_json:
@@ -71,7 +74,7 @@ def _rows(obj: Json, options: LocalOptions, count: int) -> list[dict[str, Any]]:
         spec.write_text(json.dumps(what), encoding="utf-8")
         command = [sys.executable, "-m", "posttrain_finetune.preview", "--spec", str(spec), "--rows", str(count)]
         done = subprocess.run(  # noqa: S603 - the stage program, as posttrain run starts it
-            [*command, "--model", model, "--dataset", dataset, "--hub-folder", str(fetched)],
+            [*command, "--model", model, "--dataset", dataset, "--hub-folder", str(fetched), *_hub(options)],
             capture_output=True,
             text=True,
             check=False,
@@ -80,6 +83,10 @@ def _rows(obj: Json, options: LocalOptions, count: int) -> list[dict[str, Any]]:
         _fail(f"FineTuneJob/{obj['metadata']['name']}: {(done.stderr.strip().splitlines() or ['it ended'])[-1]}")
     found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def _hub(options: LocalOptions) -> list[str]:
+    return ["--hub", options.hub_endpoint] if options.hub_endpoint is not None else []
 
 
 def _place(obj: Json, field: str, options: LocalOptions) -> str:

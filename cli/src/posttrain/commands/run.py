@@ -10,7 +10,7 @@ from posttrain_operator.api.status import read_status
 from posttrain_operator.cluster import Json
 
 from posttrain.commands.loading import json_option, load, paths_argument, refuse
-from posttrain.commands.places import claims_option, workspace_option
+from posttrain.commands.places import claims_option, hub_option, workspace_option
 from posttrain.live import Display, choose_display
 from posttrain.local.session import InterruptedRunError, run_local
 from posttrain.local.workspace import LocalOptions, WorkspaceBusyError, pod_logs, run_folder
@@ -28,13 +28,7 @@ REPORT = "report.html"
 @paths_argument
 @workspace_option
 @claims_option
-@click.option(
-    "--hub",
-    envvar="POSTTRAIN_HUB_ENDPOINT",
-    show_envvar=True,
-    metavar="URL",
-    help="Hub that UploadJobs publish to; without it they only make the folder.",
-)
+@hub_option
 @json_option
 def command(
     paths: tuple[str, ...], *, workspace: Path, claims: dict[str, Path], hub: str | None, as_json: bool

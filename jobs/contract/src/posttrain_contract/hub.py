@@ -11,12 +11,13 @@ from posttrain_contract.base import Model
 SCHEME: Final = "hf://"
 DATASETS: Final = "datasets/"
 _NAME: Final = r"[A-Za-z0-9][-A-Za-z0-9._]*"
-_REVISION: Final = rf"(@{_NAME})?"
+_REVISION: Final = rf"(@{_NAME}(%2F{_NAME})*)?"
+"""A slash in it is written as %2F, as in the Hub's own addresses."""
 HubPattern: Final = rf"hf://{_NAME}/{_NAME}{_REVISION}|hf://datasets/{_NAME}/{_NAME}{_REVISION}(/[^/].*)?"
 """Only for datasets is there a path: of a model all that is needed is read."""
 
 _ADDRESS: Final = re.compile(
-    rf"hf://(?P<datasets>datasets/)?(?P<id>{_NAME}/{_NAME})(@(?P<revision>{_NAME}))?(/(?P<path>.+))?"
+    rf"hf://(?P<datasets>datasets/)?(?P<id>{_NAME}/{_NAME})(@(?P<revision>{_NAME}(%2F{_NAME})*))?(/(?P<path>.+))?"
 )
 
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", max_length=40)]
@@ -42,7 +43,8 @@ class HubAddress:
         if match is None:
             raise ValueError(f"{uri} is no hf:// address")
         kind: Literal["model", "dataset"] = "dataset" if match["datasets"] else "model"
-        return cls(kind, match["id"], match["revision"], match["path"])
+        revision = match["revision"].replace("%2F", "/") if match["revision"] else None
+        return cls(kind, match["id"], revision, match["path"])
 
     def at(self, revision: str) -> str:
         """The same as a URI that always names the same bytes."""

@@ -27,22 +27,26 @@ class ModelShape:
         Raises ``ValueError`` with a sentence for a mixture of experts and for one that does not say its sizes as
         Llama's does.
         """
-        text = config.get("text_config", config)
+        text = config.get("text_config") or config
         if text.get("num_experts_per_tok") is not None:
             raise ValueError("it is a mixture of experts, for which there is no estimate")
         try:
-            return cls(
+            shape = cls(
                 layers=int(text["num_hidden_layers"]),
                 hidden=int(text["hidden_size"]),
                 heads=int(text["num_attention_heads"]),
                 key_value_heads=int(text.get("num_key_value_heads") or text["num_attention_heads"]),
                 intermediate=int(text["intermediate_size"]),
                 vocabulary=int(text["vocab_size"]),
-                head_size=text.get("head_dim"),
+                head_size=int(text["head_dim"]) if text.get("head_dim") is not None else None,
                 tied=bool(config.get("tie_word_embeddings", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"it does not say its sizes as Llama's config.json does ({error})") from error
+        sizes = (shape.layers, shape.hidden, shape.heads, shape.key_value_heads, shape.intermediate, shape.vocabulary)
+        if min(sizes) < 1 or (shape.head_size is not None and shape.head_size < 1):
+            raise ValueError("a size in its config.json is not positive")
+        return shape
 
     @property
     def queries(self) -> int:

@@ -31,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="folder of the model, or hf://...")
     parser.add_argument("--dataset", required=True, help="file or folder of the rows, or hf://...")
     parser.add_argument("--hub-folder", type=Path, required=True, help="where what is on the Hub is fetched to")
+    parser.add_argument("--hub", help="URL of the Hub; absent: the public one")
     parser.add_argument("--rows", type=int, required=True, help="how many")
     arguments = parser.parse_args(argv)
     spec = FineTuneSpec.parse(json.loads(arguments.spec.read_bytes()))
     try:
-        places = _places(spec, {"model": arguments.model, "dataset": arguments.dataset}, arguments.hub_folder)
+        inputs = {"model": arguments.model, "dataset": arguments.dataset}
+        places = _places(spec, inputs, arguments.hub_folder, hub=arguments.hub)
         check_model_folder(places["model"])
         rows = _rows(spec, model=places["model"], dataset=places["dataset"], count=arguments.rows)
     except StageError as error:
@@ -45,13 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _places(spec: FineTuneSpec, inputs: dict[str, str], hub_folder: Path) -> dict[str, Path]:
-    """Where the inputs lie; those on the Hub are fetched, into the folder where a run would look for them."""
+def _places(spec: FineTuneSpec, inputs: dict[str, str], hub_folder: Path, *, hub: str | None) -> dict[str, Path]:
+    """Where the inputs lie; those on the Hub are fetched, rows to where a run looks for them, of a model no weights."""
     with tempfile.TemporaryDirectory(prefix="posttrain-preview-") as name:
         scratch = Path(name)
         resolved = {field: ResolvedInput(uri=uri, path=str(hub_folder)) for field, uri in inputs.items()}
         facts = RunFacts(
-            kind="FineTuneJob", namespace="preview", name="preview", attempt=1, folder="run", uri="", inputs=resolved
+            kind="FineTuneJob",
+            namespace="preview",
+            name="preview",
+            attempt=1,
+            folder="run",
+            uri="",
+            inputs=resolved,
+            hub=hub,
         )
         context = StageContext(
             config=FineTuneStage(run=facts, spec=spec),
@@ -60,7 +69,7 @@ def _places(spec: FineTuneSpec, inputs: dict[str, str], hub_folder: Path) -> dic
             progress=ProgressReporter(scratch / "progress.json", history=scratch / "history.jsonl"),
         )
         context.folder.mkdir()
-        fetch_inputs(context)
+        fetch_inputs(context, weights=False)
         return {
             field: context.input_path(field) if uri.startswith(SCHEME) else Path(uri) for field, uri in inputs.items()
         }

@@ -21,7 +21,7 @@ from posttrain_contract.exit_codes import ExitCode
 from pydantic import ValidationError
 
 from posttrain_runtime.errors import StageError
-from posttrain_runtime.files import entries, hashes, sync_tree, write_json
+from posttrain_runtime.files import digests, entries, sync_tree, write_json
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def _fault(checkpoint: Path) -> str | None:
 def _changed(checkpoint: Path) -> str | None:
     """What has other bytes than were sealed; reads every file."""
     files = read(checkpoint).files
-    found = hashes([checkpoint / entry.path for entry in files])
+    found = digests([checkpoint / entry.path for entry in files])
     changed = [entry.path for entry, digest in zip(files, found, strict=True) if entry.sha256 != digest]
     return f"{', '.join(changed)} changed since it was saved" if changed else None
 

@@ -123,7 +123,7 @@ class StageContext(Generic[Config]):
         """The commits of the inputs on the Hub, by name, as far as they are known."""
         try:
             return Pins.model_validate_json((self.folder / layout.PINS).read_bytes()).inputs
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
 
     def check_stop(self) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -79,17 +79,25 @@ def sha256(path: Path) -> str:
 def entries(folder: Path) -> Iterator[FileEntry]:
     """Every file below a folder with size and hash, sorted by path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path, digest in zip(files, hashes(files), strict=True):
+    for path, digest in zip(files, digests(files), strict=True):
         yield FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=digest)
 
 
 def git_hash(path: Path) -> str:
     """The name that git gives a file's content, which the Hub tells of small files."""
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
-def hashes(files: Sequence[Path]) -> list[str]:
-    """The SHA-256 of several files, read side by side."""
+def digests(files: Sequence[Path], *, check: Callable[[], None] = lambda: None) -> list[str]:
+    """The SHA-256 of several files, read side by side; ``check`` is called before each and may raise."""
+
+    def digest(path: Path) -> str:
+        check()
+        return sha256(path)
+
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(sha256, files))
+        return list(pool.map(digest, files))

@@ -1,97 +1,84 @@
 """Inputs on the Hub: found out once which commit they are, fetched once into the store, the same for every attempt."""
 
+import ctypes
 import hashlib
-import importlib
 import os
 import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from posttrain_contract import layout
+from posttrain_contract.base import Model
 from posttrain_contract.exit_codes import ExitCode
-from posttrain_contract.hub import SCHEME, HubAddress, Pin, Pins
+from posttrain_contract.hub import SCHEME, HubAddress, Pin, Pins, Revision
 from posttrain_contract.stage import ResolvedInput
+from pydantic import Field
 
 from posttrain_runtime import store
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.errors import StageError
-from posttrain_runtime.files import git_hash, sha256, write_json
-from posttrain_runtime.hub_files import choose
+from posttrain_runtime.files import leftovers, write_json
+from posttrain_runtime.hub_errors import TOKEN
 from posttrain_runtime.logs import take_secret
 
-TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the name of the variable
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-_OFFLINE: Final = "HF_HUB_OFFLINE"
 _PARTIAL: Final = ".partial"
-"""Where files are fetched to; a later attempt goes on with what is there."""
+"""Where files are fetched to; a later attempt keeps those that are whole."""
 _CLIENT_FILES: Final = ".cache"
-"""Where the client keeps, below that, how far it is."""
-_AT_ONCE: Final = 8
-_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_MANY, _SERVER_ERROR = 401, 403, 404, 429, 500
+"""Where the client keeps, below that, what is not whole."""
+_POLL: Final = 0.2
+_SET_DUMPABLE: Final = 4
+"""Of prctl(2)."""
 
 
-def client() -> Any:
-    """The library ``huggingface_hub``, with access to the network whatever the environment says to other libraries."""
-    kept = os.environ.pop(_OFFLINE, None)
-    try:
-        importlib.import_module("huggingface_hub.constants")  # reads the variable
-        return importlib.import_module("huggingface_hub")
-    finally:
-        if kept is not None:
-            os.environ[_OFFLINE] = kept
+class Request(Model):
+    """What to find out or to fetch."""
+
+    uri: str
+    field: str
+    endpoint: str | None
+    token: str | None
+    weights: bool
+    revision: str | None
+    """The branch, tag or commit; None: the default branch."""
+    folder: Path | None = None
+    """Where to fetch the files to; None: only the commit and its files are asked for."""
 
 
-@contextmanager
-def explained(what: str, *, endpoint: str, remedy: str) -> Iterator[None]:
-    """Turns what the client raises into ``StageError``.
+class Answer(Model):
+    """What came of it: a failure, or the commit and the chosen files with their sizes in bytes."""
 
-    REFUSED, with ``remedy``, for what the Hub will not do; UNREACHABLE for what may work later. ``what`` names the
-    field and the repository.
-    """
-    import httpx2  # noqa: PLC0415 - comes with the client
-    from huggingface_hub import errors  # noqa: PLC0415
-
-    try:
-        yield
-    except errors.HfHubHTTPError as error:
-        raise _refusal(what, endpoint, remedy, error) from error
-    except (httpx2.HTTPError, ConnectionError, errors.FileMetadataError, errors.LocalEntryNotFoundError) as error:
-        message = f"{what}: the Hub at {endpoint} did not answer ({type(error).__name__}: {error}); try again later"
-        raise StageError(ExitCode.UNREACHABLE, "HubUnreachable", message) from error
+    revision: Revision | None = None
+    files: dict[str, int] = Field(default={})
+    code: ExitCode = ExitCode.DONE
+    reason: str = ""
+    message: str = ""
 
 
-def _refusal(what: str, endpoint: str, remedy: str, error: Any) -> StageError:
-    status = error.response.status_code if error.response is not None else 0
-    said = f"{what}: the Hub at {endpoint} answered {status}"
-    if type(error).__name__ == "RevisionNotFoundError":
-        return StageError(ExitCode.REFUSED, "RevisionNotFound", f"{said}: there is no such revision; correct it")
-    if status == _TOO_MANY or status >= _SERVER_ERROR:
-        return StageError(ExitCode.UNREACHABLE, "HubUnreachable", f"{said}; try again later")
-    if type(error).__name__ == "GatedRepoError":
-        return StageError(ExitCode.REFUSED, "GatedRepository", f"{said}: it is gated, so accept its terms; {remedy}")
-    if status in (_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND):
-        return StageError(ExitCode.REFUSED, "HubRefused", f"{said}; {remedy}")
-    detail = " ".join((getattr(error, "server_message", None) or str(error)).split())
-    return StageError(ExitCode.REFUSED, "HubRefused", f"{said}: {detail}")
-
-
-def fetch_inputs(context: StageContext[Any]) -> None:
+def fetch_inputs(context: StageContext[Any], *, weights: bool = True) -> None:
     """Fetches the inputs on the Hub that the store does not have. Several pods of a run wait for the one that does.
 
-    Afterwards nothing that this process starts can have the Hub's token. Raises ``StageError`` naming the field.
+    Afterwards nothing that this process starts can have the Hub's token. Without ``weights`` a model's configuration
+    and tokenizer are enough. Raises ``StageError`` naming the field, before anything is fetched where that is possible.
     """
     inputs = {name: item for name, item in context.config.run.inputs.items() if item.uri.startswith(SCHEME)}
     if not inputs:
         return
-    token = take_secret(TOKEN)
-    for name, item in inputs.items():
-        _Remote(context, name, item, token).fetch()
+    token = take_secret(TOKEN) or None
+    if token is not None:
+        # Else a child could read it in /proc: the environment that this process began with stays there.
+        ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0, 0, 0, 0)
+    remotes = [_Remote(context, name, item, token, weights) for name, item in inputs.items()]
+    for remote in remotes:
+        remote.pin()
+    for remote in remotes:
+        remote.fetch()
 
 
 @dataclass
@@ -102,167 +89,151 @@ class _Remote:
     name: str
     item: ResolvedInput
     token: str | None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _done: int = 0
-    _size: int = 0
+    weights: bool
+    _sizes: dict[str, int] = field(default_factory=dict)
+    """The chosen files with their bytes, where they were asked for."""
 
-    @property
-    def address(self) -> HubAddress:
-        return HubAddress.parse(self.item.uri)
-
-    @property
-    def field(self) -> str:
-        return f"spec.{self.name}.uri"
+    def pin(self) -> None:
+        """Finds out the commit and records it, unless that was done; the first pod of the first attempt decides."""
+        context = self.context
+        if self.name not in context.pins:
+            with store.locked(context.folder, waiting=self._wait):
+                if self.name not in context.pins:
+                    self._record()
+        context.progress.revisions[self.name] = context.pins[self.name].revision
 
     def fetch(self) -> None:
         """Makes sure that the store has the input, whole."""
-        context = self.context
-        pin = context.pins.get(self.name) or self._pin()
-        context.progress.revisions[self.name] = pin.revision
-        folder = context.root / self.item.path / pin.key
+        folder = self._folder
         folder.mkdir(parents=True, exist_ok=True)
-        context.progress.update(f"checking {self.name}")
-        manifest = store.read_manifest(folder)
-        if manifest is not None and store.damage(folder, manifest, hashes=True) is not None:
-            store.withdraw(folder, manifest)
-            manifest = None
-        if manifest is not None:
+        if self._is_whole():
             return
         with store.locked(folder, waiting=self._wait):
-            if store.read_manifest(folder) is None:
-                self._publish(folder, pin)
+            if not self._is_whole():  # another pod may have mended it meanwhile
+                try:
+                    self._publish()
+                except FileNotFoundError:
+                    # Where locks lock nothing, another pod has published under our hands.
+                    if store.read_manifest(folder) is None:
+                        raise
+
+    @property
+    def _address(self) -> HubAddress:
+        return HubAddress.parse(self.item.uri)
+
+    @property
+    def _folder(self) -> Path:
+        return self.context.root / self.item.path / self.context.pins[self.name].key
 
     def _wait(self) -> None:
         self.context.check_stop()
         self.context.progress.update(f"waiting for {self.name}")
 
-    def _pin(self) -> Pin:
-        """Finds out the commit and records it; the first pod of the first attempt decides."""
-        with store.locked(self.context.folder, waiting=self._wait):
-            known = self.context.pins
-            if self.name in known:
-                return known[self.name]
-            address = self.address
-            revision = address.revision or ""
-            if _COMMIT.fullmatch(revision) is None:
-                revision = self._info(address.revision).sha
-            pin = Pin(uri=self.item.uri, revision=revision, key=_key(address, revision))
-            write_json(self.context.folder / layout.PINS, Pins(inputs={**known, self.name: pin}).dump())
-        return pin
+    def _record(self) -> None:
+        address = self._address
+        known = _COMMIT.fullmatch(address.revision or "") is not None
+        revision = address.revision if known else self._ask(f"looking for {self.name}").revision
+        assert revision is not None  # noqa: S101 - an answer without failure has one
+        pin = Pin(uri=self.item.uri, revision=revision, key=_key(address, revision, weights=self.weights))
+        pins = Pins(inputs={**self.context.pins, self.name: pin})
+        write_json(self.context.folder / layout.PINS, pins.dump())
 
-    def _info(self, revision: str | None, *, files: bool = False) -> Any:
-        with self._explained():
-            return self._api().repo_info(
-                self.address.id, repo_type=self.address.type, revision=revision, files_metadata=files
-            )
-
-    def _publish(self, folder: Path, pin: Pin) -> None:
-        """Fetches, checks and publishes; what a killed pod has fetched is not fetched again."""
-        siblings = {file.rfilename: file for file in self._info(pin.revision, files=True).siblings}
-        names = choose(self.address, list(siblings), field=self.field)
-        chosen = [siblings[name] for name in names]
-        partial = folder / _PARTIAL
-        self._check_room(partial, chosen)
-        self._fetch(partial, names, pin.revision)
+    def _is_whole(self) -> bool:
         self.context.progress.update(f"checking {self.name}")
-        self._verify(partial, chosen)
+        manifest = store.read_manifest(self._folder)
+        return manifest is not None and not store.damage(
+            self._folder, manifest, hashes=True, check=self.context.check_stop
+        )
+
+    def _publish(self) -> None:
+        """Fetches, checks and publishes, in place of what is damaged. Call it while ``locked``."""
+        folder, pin = self._folder, self.context.pins[self.name]
+        partial = folder / _PARTIAL
+        store.remove(folder)
         shutil.rmtree(partial / _CLIENT_FILES, ignore_errors=True)
-        staged = store.Staged(partial, self.address.type)
+        for left in leftovers(folder):
+            shutil.rmtree(left, ignore_errors=True)
+        self._sizes = dict(self._ask(f"looking for {self.name}").files)
+        self._check_room(partial)
+        self._ask(f"fetching {self.name}", folder=partial)
+        shutil.rmtree(partial / _CLIENT_FILES, ignore_errors=True)
+        staged = store.Staged(partial, self._address.type)
         digest = hashlib.sha256(pin.key.encode()).hexdigest()
         store.publish(folder, staged, store.describe(staged, config_digest=digest, inputs={}))
 
-    def _check_room(self, partial: Path, chosen: Sequence[Any]) -> None:
-        present = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
-        self._size = sum(file.size or 0 for file in chosen)
+    def _check_room(self, partial: Path) -> None:
+        needed = sum(self._sizes.values()) - _present(partial, self._sizes)
         free = shutil.disk_usage(partial.parent).free
-        if self._size - present > free:
+        if needed > free:
             raise StageError(
                 ExitCode.STORAGE,
                 "DiskFull",
-                f"{self.field}: {self.address.id} takes {self._size >> 20} MiB, and only {free >> 20} MiB are free in "
-                "the store; free some or use a larger claim",
+                f"spec.{self.name}.uri: {self._address.id} takes {needed >> 20} MiB more, and only {free >> 20} MiB "
+                "are free in the store; free some or use a larger claim",
             )
 
-    def _fetch(self, partial: Path, names: Sequence[str], revision: str) -> None:
-        api, bar = self._api(), _bar(self._tell)
-
-        def fetch(name: str) -> None:
-            api.hf_hub_download(
-                self.address.id,
-                name,
-                repo_type=self.address.type,
-                revision=revision,
-                local_dir=partial,
-                tqdm_class=bar,
-            )
-
-        with self._explained(), ThreadPoolExecutor(_AT_ONCE) as pool:
-            fetched = [pool.submit(fetch, name) for name in names]
-            try:
-                for one in fetched:
-                    one.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    def _tell(self, count: int) -> None:
-        """So many more bytes are there; ends the download when the stage was asked to stop."""
-        self.context.check_stop()
-        with self._lock:
-            self._done += count
-            self.context.progress.update(f"fetching {self.name}", step=self._done, total=max(self._done, self._size))
-
-    def _verify(self, partial: Path, chosen: Sequence[Any]) -> None:
-        """Compares every file with the hash that the Hub tells of it."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            checked = zip(chosen, pool.map(_checker(partial), chosen), strict=True)
-            wrong = [file.rfilename for file, good in checked if not good]
-        if not wrong:
-            return
-        for name in wrong:
-            (partial / name).unlink()
-        raise StageError(
-            ExitCode.UNREACHABLE,
-            "DownloadDamaged",
-            f"{self.field}: {', '.join(wrong)} of {self.address.id} came with other content than the Hub tells of; "
-            "it is fetched again",
+    def _ask(self, phase: str, *, folder: Path | None = None) -> Answer:
+        """What the client says; it is ended when the stage is asked to stop. Raises ``StageError``."""
+        pin = self.context.pins.get(self.name)
+        request = Request(
+            uri=self.item.uri,
+            field=f"spec.{self.name}.uri",
+            endpoint=self.context.config.run.hub,
+            token=self.token,
+            weights=self.weights,
+            revision=pin.revision if pin is not None else self._address.revision,
+            folder=folder,
         )
+        command = [sys.executable, "-m", "posttrain_runtime.hub_client"]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        with subprocess.Popen(  # noqa: S603 - our own module
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        ) as process:
+            assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
+            try:
+                process.stdin.write(request.model_dump_json(by_alias=True).encode() + b"\n")
+                process.stdin.flush()
+                while process.poll() is None:
+                    self.context.check_stop()
+                    self._tell(phase, folder)
+                    time.sleep(_POLL)
+            except BaseException:
+                process.kill()
+                raise
+            return self._read(process.stdout.read(), process.returncode)
 
-    def _api(self) -> Any:
-        # Without a token of its own the client would take one from the home folder of whoever runs this.
-        return client().HfApi(endpoint=self.context.config.run.hub, token=self.token or False)
+    def _tell(self, phase: str, folder: Path | None) -> None:
+        if folder is None:
+            self.context.progress.update(phase)
+            return
+        size = sum(self._sizes.values())
+        done = min(size, sum(file.stat().st_size for file in _files(folder)))
+        self.context.progress.update(phase, step=done, total=size)
 
-    def _explained(self) -> Any:
-        endpoint = self._api().endpoint
-        token = "is set: it must be one that may read it" if self.token else "is not set: name it there if it needs one"
-        remedy = f"correct the name; run.secrets.huggingFace {token}"
-        return explained(f"{self.field}: {self.address.id}", endpoint=endpoint, remedy=remedy)
+    def _read(self, output: bytes, status: int) -> Answer:
+        if not output:
+            message = f"spec.{self.name}.uri: the client of the Hub ended with status {status}; its log says more"
+            raise StageError(ExitCode.UNREACHABLE, "HubUnreachable", message)
+        answer = Answer.model_validate_json(output.splitlines()[-1])
+        if answer.code is not ExitCode.DONE:
+            raise StageError(answer.code, answer.reason, answer.message)
+        return answer
 
 
-def _key(address: HubAddress, revision: str) -> str:
+def _present(partial: Path, sizes: Mapping[str, int]) -> int:
+    """The bytes of the files that are whole already."""
+    return sum(size for name, size in sizes.items() if (partial / name).is_file())
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder in which another process works."""
+    found = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
+    return [file for file in found if file.is_file()]
+
+
+def _key(address: HubAddress, revision: str, *, weights: bool) -> str:
     """A name for the chosen files of a commit that people can read."""
     name = address.id.replace("/", "--")
     files = "" if address.path is None else f"-{hashlib.sha256(address.path.encode()).hexdigest()[:12]}"
-    return f"{address.type}-{name}-{revision}{files}"
-
-
-def _checker(folder: Path) -> Callable[[Any], bool]:
-    def good(file: Any) -> bool:
-        path = folder / file.rfilename
-        return bool(sha256(path) == file.lfs.sha256 if file.lfs else git_hash(path) == file.blob_id)
-
-    return good
-
-
-def _bar(tell: Callable[[int], None]) -> type:
-    """A progress bar for the client that shows nothing and tells every byte."""
-
-    class Bar(client().utils.tqdm):  # type: ignore[misc] # it is known at run time only
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": True})
-            tell(int(kwargs.get("initial") or 0))
-
-        def update(self, n: float | None = 1) -> None:
-            tell(int(n or 0))
-
-    return Bar
+    part = "" if weights or address.type == "dataset" else "-configuration"
+    return f"{address.type}-{name}-{revision}{files}{part}"

@@ -21,17 +21,23 @@ _SPLIT: Final = re.compile(r"(?:^|[^a-z])(train|test|validation|valid|val|dev|ev
 _LISTED: Final = 10
 
 
-def choose(address: HubAddress, names: Sequence[str], *, field: str) -> list[str]:
-    """The files to fetch, sorted.
+def choose(address: HubAddress, names: Sequence[str], *, field: str, weights: bool = True) -> list[str]:
+    """The files to fetch, sorted; without ``weights`` what a model has beside them.
 
     ``names`` are all paths of the repository. Raises ``StageError`` (MODEL or DATA) naming ``field`` and what there is.
     """
-    if address.type == "model":
-        return _of_model(address, names, field)
-    return _of_dataset(address, names, field)
+    chosen = (
+        _of_model(address, names, field, weights) if address.type == "model" else _of_dataset(address, names, field)
+    )
+    odd = [name for name in chosen if set(name.split("/")) & {"", ".", "..", ".cache"}]
+    if odd:
+        raise StageError(
+            ExitCode.DATA, "OddFileName", f"{field}: {address.id} has a file {odd[0]!r}, which no folder can hold"
+        )
+    return sorted(chosen)
 
 
-def _of_model(address: HubAddress, names: Sequence[str], field: str) -> list[str]:
+def _of_model(address: HubAddress, names: Sequence[str], field: str, weights: bool) -> list[str]:  # noqa: FBT001
     top = [name for name in names if "/" not in name and not name.startswith(_SECOND_COPY)]
     if not any(name.endswith(_WEIGHTS) for name in top):
         raise StageError(
@@ -40,7 +46,8 @@ def _of_model(address: HubAddress, names: Sequence[str], field: str) -> list[str
             f"{field}: {address.id} has no {_WEIGHTS} file; pickled weights are not read, so choose a revision or a "
             f"copy that has them; there is {_list(names)}",
         )
-    return sorted(name for name in top if name.endswith((_WEIGHTS, *_BESIDE_WEIGHTS)))
+    wanted = (_WEIGHTS, *_BESIDE_WEIGHTS) if weights else _BESIDE_WEIGHTS
+    return [name for name in top if name.endswith(wanted)]
 
 
 def _of_dataset(address: HubAddress, names: Sequence[str], field: str) -> list[str]:
@@ -53,7 +60,7 @@ def _of_dataset(address: HubAddress, names: Sequence[str], field: str) -> list[s
             raise StageError(
                 ExitCode.DATA, "NoSuchFile", f"{field}: {address.id} has no {address.path}; there is {_list(names)}"
             )
-        return sorted(found)
+        return found
     if not rows:
         raise StageError(
             ExitCode.DATA,
@@ -67,7 +74,7 @@ def _of_dataset(address: HubAddress, names: Sequence[str], field: str) -> list[s
             f"{field}: {address.id} has several parts, which are not read together; name the files to read, as in "
             f"hf://datasets/{address.id}/{min(rows)}; there is {_list(rows)}",
         )
-    return sorted(rows)
+    return rows
 
 
 def _part(name: str) -> tuple[str, str]:

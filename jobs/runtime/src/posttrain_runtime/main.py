@@ -16,6 +16,7 @@ from posttrain_contract import layout, stage
 from posttrain_contract.artifact import Manifest
 from posttrain_contract.base import problems
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.hub import SCHEME
 from posttrain_contract.result import StageResult
 from pydantic import ValidationError
 
@@ -50,7 +51,8 @@ def run_stage(name: str, work: Callable[[StageContext[Any]], Finished], argv: Se
         history = mount_root(path) / config.run.folder / layout.METRICS
         progress = ProgressReporter(Path(scratch) / "progress.json", history=history)
         context = StageContext(config=config, config_path=path, scratch=Path(scratch), progress=progress)
-        return _answer(context, _live(context, work))
+        result = _live(context, work).model_copy(update={"revisions": _revisions(context)})
+        return _answer(context, result)
 
 
 def _arguments(name: str, argv: Sequence[str] | None) -> Path:
@@ -76,8 +78,8 @@ def _live(context: StageContext[Any], work: Callable[[StageContext[Any]], Finish
             progress=lambda: read_progress(context.scratch / "progress.json"), ready=context.ready.is_set
         )
         try:
-            fetch_inputs(context)
             _check_inputs(context)
+            fetch_inputs(context)
             with store.staging_area(context.staging) if context.publishes else nullcontext():
                 return _publish(context, work(context))
         finally:
@@ -136,16 +138,19 @@ def _clear(context: StageContext[Any]) -> None:
 def _check_inputs(context: StageContext[Any]) -> None:
     """Every input is there, and those that are artifacts are as they were published: stages need not look again."""
     for name, item in context.config.run.inputs.items():
+        if item.uri.startswith(SCHEME):
+            continue  # checked where it is fetched
         path = context.input_path(name)
         if not path.exists():
             beside = sorted(p.name for p in path.parent.iterdir())[:10] if path.parent.is_dir() else []
             there = f"; its folder has {', '.join(beside)}" if beside else "; its folder does not exist either"
             raise StageError(ExitCode.DATA, "InputMissing", f"spec.{name}: nothing is at {item.uri}{there}")
-        if name in context.pins:
-            continue  # checked where it was fetched
         if item.digest is not None or store.is_artifact(path.resolve()):
             # A claim may be mounted through a link; the manifest lies beside the folder itself.
-            store.check_artifact(path.resolve(), field=f"spec.{name}", uri=item.uri, digest=item.digest)
+            context.progress.update(f"checking {name}")
+            store.check_artifact(
+                path.resolve(), field=f"spec.{name}", uri=item.uri, digest=item.digest, check=context.check_stop
+            )
 
 
 def _published(context: StageContext[Any]) -> StageResult | None:
@@ -168,12 +173,16 @@ def _publish(context: StageContext[Any], finished: Finished) -> StageResult:
         return _success(context, finished, None)
     context.progress.update("publishing")
     manifest = store.describe(finished.staged, config_digest=context.digest, inputs=context.lineage)
-    result = _success(context, finished, manifest)
+    result = _success(context, finished, manifest).model_copy(update={"revisions": _revisions(context)})
     with store.locked(context.folder):
         write_atomically(context.folder / layout.RESULT, result.message_bytes())
         store.publish(context.folder, finished.staged, manifest)
     store.discard(context.work_area)
     return result
+
+
+def _revisions(context: StageContext[Any]) -> dict[str, str]:
+    return {name: pin.revision for name, pin in context.pins.items()}
 
 
 def _success(context: StageContext[Any], finished: Finished, manifest: Manifest | None) -> StageResult:
@@ -185,7 +194,6 @@ def _success(context: StageContext[Any], finished: Finished, manifest: Manifest 
         metrics={name: value for name, value in finished.metrics.items() if math.isfinite(value)},
         artifact=None if manifest is None else store.summarize(manifest, uri=uri),
         resumed_from=finished.resumed_from,
-        revisions=context.progress.revisions,
     )
 
 

@@ -189,6 +189,7 @@ def run_rank(work: Callable[[StageContext[Any]], RankOutcome], argv: Sequence[st
         history=history,
     )
     context = StageContext(config=config, config_path=arguments.config, scratch=arguments.scratch, progress=progress)
+    progress.revisions = {name: pin.revision for name, pin in context.pins.items()}
     signal.signal(signal.SIGTERM, lambda *_: context.stop.set())
     stalls.answer_with_stacks(arguments.scratch, rank)
     outcome = _guarded(work, context, rank)

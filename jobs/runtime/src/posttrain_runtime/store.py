@@ -16,7 +16,7 @@ from posttrain_contract.exit_codes import ExitCode
 from pydantic import ValidationError
 
 from posttrain_runtime.errors import StageError
-from posttrain_runtime.files import entries, sha256, sync_folder, sync_tree, unique, write_json
+from posttrain_runtime.files import digests, entries, sync_folder, sync_tree, unique, write_json
 
 log = logging.getLogger(__name__)
 
@@ -166,18 +166,24 @@ def read_manifest(run_folder: Path) -> Manifest | None:
         return None
 
 
-def damage(run_folder: Path, manifest: Manifest, *, hashes: bool) -> str | None:
+def damage(
+    run_folder: Path, manifest: Manifest, *, hashes: bool, check: Callable[[], None] = lambda: None
+) -> str | None:
     """What differs between an artifact and its manifest, as a sentence; None when nothing does.
 
-    Sizes are compared always, contents only with ``hashes``, which reads every byte.
+    Sizes are compared always, contents only with ``hashes``, which reads every byte; ``check`` is called before each
+    file and may raise.
     """
+    folder = run_folder / layout.ARTIFACT
     for entry in manifest.files:
-        path = run_folder / layout.ARTIFACT / entry.path
+        path = folder / entry.path
         if not path.is_file():
             return f"{entry.path} is missing"
         if (size := path.stat().st_size) != entry.size:
             return f"{entry.path} has {size} bytes, not {entry.size}"
-        if hashes and sha256(path) != entry.sha256:
+    found = digests([folder / entry.path for entry in manifest.files], check=check) if hashes else []
+    for entry, digest in zip(manifest.files, found, strict=False):
+        if digest != entry.sha256:
             return f"{entry.path} has other content than was published"
     return None
 
@@ -187,7 +193,9 @@ def is_artifact(folder: Path) -> bool:
     return folder.name == layout.ARTIFACT and (folder.parent / layout.MANIFEST).is_file()
 
 
-def check_artifact(folder: Path, *, field: str, uri: str, digest: str | None) -> None:
+def check_artifact(
+    folder: Path, *, field: str, uri: str, digest: str | None, check: Callable[[], None] = lambda: None
+) -> None:
     """Checks an artifact that is an input, by size and hash, before anything is made from it.
 
     ``folder`` is the ``artifact`` folder. Raises ``StageError`` (DATA) naming ``field``.
@@ -202,7 +210,7 @@ def check_artifact(folder: Path, *, field: str, uri: str, digest: str | None) ->
             f"{field}: the artifact at {uri} is {manifest.digest[:12]}, not {digest[:12]} as this run was told; "
             "create the object anew to use the new one",
         )
-    if (what := damage(folder.parent, manifest, hashes=True)) is not None:
+    if (what := damage(folder.parent, manifest, hashes=True, check=check)) is not None:
         raise StageError(
             ExitCode.DATA, "InputDamaged", f"{field}: the artifact at {uri} is damaged: {what}; make it again"
         )

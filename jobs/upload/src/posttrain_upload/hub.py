@@ -13,7 +13,7 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.upload import Repository
 from posttrain_runtime.errors import StageError
 from posttrain_runtime.files import git_hash, sha256
-from posttrain_runtime.hub import TOKEN, explained
+from posttrain_runtime.hub_errors import TOKEN, explained
 
 log = logging.getLogger(__name__)
 

@@ -52,7 +52,9 @@ def _decide(
     end = queueing.ended(resource, observed, facts, settings, now=now) if facts is not None else None
     if end is not None and not _is_suspension(resource, facts, end):
         opened = life.opened(history, number, now)
-        return _after(resource, observed, opened, facts=facts, end=end, settings=settings, now=now)
+        told = end.result.revisions if end.result is not None else {}
+        followed = _after(resource, observed, opened, facts=facts, end=end, settings=settings, now=now)
+        return replace(followed, revisions=told)
     if resource.run.suspend:
         return _suspended(history, lingering(observed.attempts), now, pods_alive=observed.pods_alive)
     if present is not None and present.ran and (facts is None or facts.main is None):
@@ -181,7 +183,6 @@ def _after(
             attempts=history,
             metrics=end.result.metrics,
             artifact=end.result.artifact,
-            revisions=end.result.revisions,
         )
     # What costs no retry ends no job either, also when the user has lowered the retries below what was used.
     used_up = end.outcome == "Failed" and life.failures(history) > resource.run.retries
