@@ -54,7 +54,7 @@ bench-operator: setup ## measure the operator against a real API server, beside 
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.operator $(if $(QUICK),--quick)
 
 .PHONY: bench-finetune
-bench-finetune: setup ## measure fine-tuning beside TRL called by hand, and the preparation of data; QUICK=1 for two minutes
+bench-finetune: setup ## measure fine-tuning beside TRL called by hand, the preparation of data, and 8B on a GPU; QUICK=1 for two minutes
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=.:tests $(BIN)/python -m benchmarks.finetune $(if $(QUICK),--quick)
 
 .PHONY: fmt

@@ -30,6 +30,8 @@ class Row:
     baseline: Baseline | None = None
     at_most: float | None = None
     """The target for ``ours``."""
+    at_least: float | None = None
+    """The floor for ``ours``; no row has both."""
     ratio_at_most: float | None = None
     """The target for ``ratio``."""
 
@@ -43,6 +45,8 @@ class Row:
         """The target as it is shown."""
         if self.at_most is not None:
             return f"<= {self.at_most:g}"
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
         return "" if self.ratio_at_most is None else f"<= {self.ratio_at_most:g}x"
 
     @property
@@ -50,6 +54,8 @@ class Row:
         """Whether the target is met; None where there is none. A missing baseline meets nothing."""
         if self.at_most is not None:
             return self.ours <= self.at_most
+        if self.at_least is not None:
+            return self.ours >= self.at_least
         if self.ratio_at_most is None:
             return None
         return self.ratio is not None and self.ratio <= self.ratio_at_most

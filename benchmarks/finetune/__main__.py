@@ -5,23 +5,25 @@ already, and by TRL. Training: the same model, rows and arguments by the stage p
 Each is a process of its own; by turns, and of several turns the best counts, because other work on the machine only
 ever adds time.
 
-The model has random weights and the rows are GSM8K's where ../shared/data has them, else sums in words.
+The model has random weights and the rows are GSM8K's where ../shared/data has them, else sums in words. Where there is
+a GPU, a model of the size of 8B is measured on it, see benchmarks/finetune/gpu.py.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from benchmarks.finetune.child import ask
+from benchmarks.finetune.gpu import on_gpu
 from benchmarks.finetune.inputs import make_model, make_rows
-from benchmarks.finetune.stage import run_stage
+from benchmarks.finetune.stage import Case, run_stage
 from benchmarks.table import Baseline, Row, report
 
 TURNS: Final = 3
-MODULES: Final = "benchmarks.finetune"
 
 
 def main() -> int:
@@ -35,6 +37,7 @@ def main() -> int:
         count = make_rows(folder / "rows.jsonl", rows)
         make_model(folder / "model", folder / "rows.jsonl")
         found = [*preparation(folder, count, turns), *training(folder, steps, turns)]
+    found += on_gpu()
     return report("finetune", found, count=count, steps=steps, turns=turns)
 
 
@@ -44,7 +47,7 @@ def preparation(folder: Path, rows: int, turns: int) -> list[Row]:
     memory = 0.0
     for _ in range(turns):
         for how in ("ours", "packed", "encode_batch", "trl"):
-            answer = _ask("prepare", how, str(folder))
+            answer = ask("prepare", how, str(folder))
             seconds.setdefault(how, []).append(answer["seconds"])
             memory = max(memory, answer["peak_mb"] if how in ("ours", "packed") else 0)
     best = {how: min(times) for how, times in seconds.items()}
@@ -60,9 +63,10 @@ def preparation(folder: Path, rows: int, turns: int) -> list[Row]:
 def training(folder: Path, steps: int, turns: int) -> list[Row]:
     """Seconds of a step, and to the first one."""
     ours, theirs = [], []
+    case = Case(samples=Case.batch * steps)
     for turn in range(turns):
-        ours.append(run_stage(folder, folder / f"run-{turn}", steps=steps))
-        theirs.append(_ask("by_hand", str(folder), str(steps), str(folder / f"hand-{turn}")))
+        ours.append(run_stage(case, folder, folder / f"run-{turn}", steps=steps))
+        theirs.append(ask("by_hand", json.dumps(asdict(case)), str(folder), str(steps), str(folder / f"hand-{turn}")))
     step, step_by_hand = (min(turn["step"] for turn in found) for found in (ours, theirs))
     first, first_by_hand = (min(turn["first"] for turn in found) for found in (ours, theirs))
     return [
@@ -70,14 +74,6 @@ def training(folder: Path, steps: int, turns: int) -> list[Row]:
         Row("start to the first step", first, "s", Baseline(first_by_hand, "TRL by hand")),
         Row("start to the first step, more than by hand", first - first_by_hand, "s", at_most=3),
     ]
-
-
-def _ask(module: str, *arguments: str) -> dict[str, Any]:
-    """What a module of this benchmark prints, run as a process of its own."""
-    command = [sys.executable, "-m", f"{MODULES}.{module}", *arguments]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 BEGAN = time.time()
@@ -11,12 +12,13 @@ BEGAN = time.time()
 def main() -> None:
     """Trains, and prints the seconds of a step and to the first one as JSON."""
     import datasets
+    from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from benchmarks.finetune.stage import BATCH, MAX_LENGTH, figures
+    from benchmarks.finetune.stage import LEARNING_RATE, Case, figures
 
-    folder, steps, output = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    case, folder, steps, output = Case(**json.loads(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     times: list[float] = []
 
     class Watch(TrainerCallback):  # type: ignore[misc] # it has no types
@@ -25,7 +27,7 @@ def main() -> None:
                 times.append(time.time())
 
     with (folder / "rows.jsonl").open(encoding="utf-8") as lines:
-        rows = [json.loads(next(lines)) for _ in range(BATCH * steps)]
+        rows = [json.loads(line) for line in islice(lines, case.samples)]
     examples = datasets.Dataset.from_list(
         [
             {
@@ -38,25 +40,35 @@ def main() -> None:
     arguments = SFTConfig(
         output_dir=output,
         max_steps=steps,
-        per_device_train_batch_size=BATCH,
-        learning_rate=1e-4,
+        per_device_train_batch_size=case.batch,
+        learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
-        max_length=MAX_LENGTH,
+        optim=case.optimizer,
+        max_length=case.max_length,
+        packing=case.packing,
         completion_only_loss=True,
         gradient_checkpointing=False,
-        use_cpu=True,
-        bf16=False,
+        use_cpu=case.gpus == 0,
+        bf16=case.precision == "bf16",
         logging_steps=1,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
         seed=0,
     )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder / "model",
+        dtype={"fp32": "float32", "bf16": "bfloat16"}[case.precision],
+        attn_implementation=case.attention,
+    )
+    rank = case.lora_rank
+    lora = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear") if rank else None
     trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(folder / "model"),
+        model=model,
         args=arguments,
         train_dataset=examples,
         processing_class=AutoTokenizer.from_pretrained(folder / "model"),
+        peft_config=lora,
         callbacks=[Watch()],
     )
     trainer.train()

@@ -5,12 +5,12 @@ import random
 from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from posttrain_training.preparation.templates import TEMPLATES
 
 GSM8K: Final = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
-_VOCABULARY: Final = 16_000
+VOCABULARY: Final = 16_000
 _SPECIAL: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
@@ -39,16 +39,16 @@ def _sums() -> Iterator[dict[str, str]]:
         yield {"question": question, "answer": f"{steps}\n#### {sum(numbers)}"}
 
 
-def make_model(folder: Path, rows: Path) -> None:
-    """Writes a model folder of about two million parameters, nearly all of them embeddings."""
+def make_tokenizer(folder: Path, rows: Path) -> Any:
+    """Writes and returns a tokenizer of up to 16,000 tokens that is made for the rows."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
+        vocab_size=VOCABULARY,
         special_tokens=list(_SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -59,6 +59,14 @@ def make_model(folder: Path, rows: Path) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=_SPECIAL[2], pad_token=_SPECIAL[0])
     tokenizer.chat_template = TEMPLATES["chatml"]
     tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def make_model(folder: Path, rows: Path) -> None:
+    """Writes a model folder of about two million parameters, nearly all of them embeddings."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = make_tokenizer(folder, rows)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=64,
