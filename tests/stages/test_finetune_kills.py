@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from posttrain_contract import layout
@@ -27,7 +28,7 @@ from support.faulty_training import (
     weights,
 )
 from support.stages import run_stage_process, start_stage_process
-from support.tiny import mount, run_folder
+from support.tiny import mount, run_folder, write_pairs
 
 pytestmark = pytest.mark.timeout(600)  # a start takes seconds of two cores, and these tests start often
 
@@ -43,8 +44,8 @@ def undisturbed(tiny_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return root
 
 
-def start(root: Path) -> Attempt:
-    return Attempt(start_stage_process(config(), root), root)
+def start(root: Path, stage: Any = None) -> Attempt:
+    return Attempt(start_stage_process(stage or config(), root), root)
 
 
 def preempt(attempt: Attempt) -> None:
@@ -65,6 +66,39 @@ def test_a_run_that_is_stopped_at_random_steps_ends_as_if_it_had_not_been(
         stop(attempt)
     result = run_stage_process(config(), root)
     assert (result.outcome, result.metrics["steps"]) == ("Succeeded", STEPS)
+    assert_as_if_undisturbed(root, undisturbed)
+
+
+LORA = {"adapter": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.05}}}
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "an adapter alone": {**LORA, "export": {"merge": False}},
+    "an adapter that is merged": LORA,
+    "preferences": {
+        **LORA,
+        "method": "dpo",
+        "dataset": {"uri": "pvc://posttrain/any", "format": "preference"},
+        "dataset_path": "pairs.jsonl",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if not number else pytest.param(name, marks=pytest.mark.slow) for number, name in enumerate(ADAPTERS)]
+)
+def test_an_adapter_whose_training_is_stopped_ends_as_if_it_had_not_been(
+    tiny_inputs: Path, tmp_path: Path, name: str
+) -> None:
+    stage = config(steps=60, **ADAPTERS[name])
+    undisturbed, root = (mount(tmp_path / which, tiny_inputs) for which in ("undisturbed", "stopped"))
+    for folder in (undisturbed, root):
+        write_pairs(folder / "pairs.jsonl", tiny_inputs)
+    assert run_stage_process(stage, undisturbed).outcome == "Succeeded"
+    attempt = start(root, stage)
+    attempt.wait_for_step(2 * INTERVAL)
+    preempt(attempt)
+    stopped_at = saved(root)[0].name
+    result = run_stage_process(stage, root)
+    assert (result.outcome, result.resumed_from) == ("Succeeded", stopped_at)
     assert_as_if_undisturbed(root, undisturbed)
 
 
