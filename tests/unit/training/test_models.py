@@ -11,7 +11,7 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.training import Training
 from posttrain_runtime.errors import StageError
 from posttrain_training.folders import check_model_folder
-from posttrain_training.models import load_model
+from posttrain_training.models import count_trained, load_model
 from posttrain_training.tokenizers import load_tokenizer
 from support.tiny import make_tiny_inputs
 
@@ -147,3 +147,14 @@ def test_a_tokenizer_that_names_no_end_is_an_error(folder: Path) -> None:
     error = refusal(lambda: load_tokenizer(folder))
     assert error.reason == "EndTokenMissing"
     assert "eos_token" in error.message
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")  # PEFT's own call
+def test_a_checkpoint_of_an_adapter_is_expected_to_be_as_small_as_it_is(whole: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = load_model(whole, Training(precision="fp32"))
+    weights = count_trained(model)
+    adapter = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=["q_proj"]))
+    projections = [module.weight for name, module in model.named_modules() if name.endswith("q_proj.base_layer")]
+    assert count_trained(adapter) == sum(sum(projection.shape) for projection in projections) < weights / 50

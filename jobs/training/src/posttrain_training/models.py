@@ -79,6 +79,6 @@ def _quantization(name: Literal["nf4", "int8"], dtype: torch.dtype) -> BitsAndBy
     )
 
 
-def count_parameters(model: Any) -> int:
-    """Weights of a model, a shared one counted once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def count_trained(model: Any) -> int:
+    """Weights that are trained, which are the ones that a checkpoint holds; a shared one counts once."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

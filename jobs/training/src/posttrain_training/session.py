@@ -45,7 +45,7 @@ from posttrain_training.evaluation import Evaluator
 from posttrain_training.history import History
 from posttrain_training.judging import Judge, Scorer
 from posttrain_training.measures import CHECKPOINT_SECONDS, Measures, compute_of, overall
-from posttrain_training.models import count_parameters
+from posttrain_training.models import count_trained
 from posttrain_training.perplexity import PerplexityEvaluator, Row
 from posttrain_training.tokenizers import load_tokenizer
 from posttrain_training.tracking import Tracker
@@ -193,7 +193,7 @@ class Session:
                 self._folder,
                 keep=self._spec.checkpoints.keep,
                 config_digest=self._context.digest,
-                expected_bytes=count_parameters(trainer.model) * _BYTES_PER_PARAMETER,
+                expected_bytes=count_trained(trainer.model) * _BYTES_PER_PARAMETER,
                 protect=self._protected,
                 divergence=self._divergence,
                 saving=stalls.saving_file(self._context.scratch, gang.rank()),
