@@ -8,6 +8,7 @@ model, whose weights are random: a run is killed after its last step, before it 
 import argparse
 import importlib.util
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -87,6 +88,8 @@ def on_gpu() -> list[Row]:
     """The rows of the 8B-shaped model; none, and a line that says so, where there is no GPU."""
     import torch
 
+    # Of several the first: a process that sees more of them would spread its batch over all.
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     if not torch.cuda.is_available():
         sys.stdout.write("The 8B-shaped model was left out: there is no GPU.\n")
         return []
