@@ -179,3 +179,8 @@ def test_the_lineage_is_part_of_the_manifest(tmp_path: Path) -> None:
         "bytes": 3,
         "rows": 3,
     }
+
+
+def test_an_artifact_is_named_to_people_by_its_run(tmp_path: Path) -> None:
+    assert store.shown_name(tmp_path / "sft-0123abcd" / "artifact") == "sft-0123abcd"
+    assert store.shown_name(tmp_path / "base-model") == "base-model"

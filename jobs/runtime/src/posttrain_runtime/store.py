@@ -188,6 +188,11 @@ def damage(
     return None
 
 
+def shown_name(path: Path) -> str:
+    """The name of a file or folder for people: of an artifact, whose folder has always the same, that of its run."""
+    return path.parent.name if path.name == layout.ARTIFACT else path.name
+
+
 def is_artifact(folder: Path) -> bool:
     """Whether a folder was published as an artifact."""
     return folder.name == layout.ARTIFACT and (folder.parent / layout.MANIFEST).is_file()

@@ -7,6 +7,7 @@ from typing import Any
 
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_runtime.errors import StageError
+from posttrain_runtime.store import shown_name
 
 _FIELD = "spec.model"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -15,14 +16,16 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 def check_model_folder(folder: Path) -> None:
     """Raises ``StageError`` (MODEL) for a folder that is no whole model with a tokenizer, or one nobody can train."""
     if not folder.is_dir():
-        raise model_error("NotAModelFolder", f"{folder.name} is not a folder; name the folder that has config.json")
+        raise model_error(
+            "NotAModelFolder", f"{shown_name(folder)} is not a folder; name the folder that has config.json"
+        )
     if not (folder / "config.json").is_file():
         raise _no_model(folder)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise model_error(
             "TokenizerMissing",
-            f"{folder.name} has no tokenizer: one of {', '.join(_TOKENIZER_FILES)} is needed; save the tokenizer into "
-            "the model folder (tokenizer.save_pretrained)",
+            f"{shown_name(folder)} has no tokenizer: one of {', '.join(_TOKENIZER_FILES)} is needed; save the "
+            "tokenizer into the model folder (tokenizer.save_pretrained)",
         )
     _check_config(folder)
 
@@ -35,7 +38,7 @@ def _check_config(folder: Path) -> None:
     if isinstance(quantized, dict):
         raise model_error(
             "ModelQuantized",
-            f"{folder.name} is quantized already (quantization_config in config.json: "
+            f"{shown_name(folder)} is quantized already (quantization_config in config.json: "
             f"{quantized.get('quant_method', 'unknown')}), and such weights cannot be trained; name the model with its "
             "whole weights, which adapter.quantization of a FineTuneJob quantizes while they are loaded",
         )
@@ -47,7 +50,9 @@ def _config(folder: Path) -> Mapping[str, Any]:
     except ValueError:
         config = None
     if not isinstance(config, dict):
-        raise model_error("ConfigBroken", f"config.json of {folder.name} is no JSON object; copy the folder anew")
+        raise model_error(
+            "ConfigBroken", f"config.json of {shown_name(folder)} is no JSON object; copy the folder anew"
+        )
     return config
 
 
@@ -62,8 +67,8 @@ def code_wanted(folder: Path, where: str) -> StageError:
     """The error for a model that brings code of its own, which would run with the rights of the job."""
     return model_error(
         "RemoteCode",
-        f"{folder.name} asks for code of its own ({where}: trust_remote_code), and none is run; take a model whose "
-        "code transformers has, or an image with a newer transformers that has it",
+        f"{shown_name(folder)} asks for code of its own ({where}: trust_remote_code), and none is run; take a model "
+        "whose code transformers has, or an image with a newer transformers that has it",
     )
 
 
@@ -71,11 +76,12 @@ def _no_model(folder: Path) -> StageError:
     if (folder / "adapter_config.json").is_file():
         return model_error(
             "AdapterOnly",
-            f"{folder.name} holds an adapter without its base model; publish the whole model with export.merge: true",
+            f"{shown_name(folder)} holds an adapter without its base model; publish the whole model with "
+            "export.merge: true",
         )
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
     return model_error(
-        "NotAModelFolder", f"{folder.name} has no config.json; it has {there}; name the folder that has it"
+        "NotAModelFolder", f"{shown_name(folder)} has no config.json; it has {there}; name the folder that has it"
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.training import Training
 from posttrain_runtime.errors import StageError
+from posttrain_runtime.store import shown_name
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
@@ -63,8 +64,8 @@ def load_model(
             raise code_wanted(folder, "auto_map in config.json") from error
         raise model_error(
             "ModelBroken",
-            f"the model in {folder.name} cannot be loaded ({error}); copy the folder anew, or save the model into it "
-            "with a transformers release that this one can read (model.save_pretrained)",
+            f"the model in {shown_name(folder)} cannot be loaded ({error}); copy the folder anew, or save the model "
+            "into it with a transformers release that this one can read (model.save_pretrained)",
         ) from error
 
 

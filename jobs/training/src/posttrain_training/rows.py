@@ -11,6 +11,7 @@ from typing import Any
 
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_runtime.errors import StageError
+from posttrain_runtime.store import shown_name
 
 from posttrain_training.preparation.source import chunks, data_files, records
 
@@ -27,7 +28,7 @@ def read_rows(path: Path, *, field: str, columns: Mapping[str, str], limit: int 
     rows = list(islice(_pick(path, field=field, columns=columns), limit))
     if not rows:
         raise StageError(
-            ExitCode.DATA, "EmptyDataset", f"{field}: {path.name} has no rows; name a dataset that has some"
+            ExitCode.DATA, "EmptyDataset", f"{field}: {shown_name(path)} has no rows; name a dataset that has some"
         )
     return rows
 

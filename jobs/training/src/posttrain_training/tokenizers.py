@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from posttrain_runtime.store import shown_name
 from transformers import AutoTokenizer
 
 from posttrain_training.folders import code_wanted, model_error
@@ -20,7 +21,7 @@ def load_tokenizer(folder: Path, *, template: str | None = None, plain: bool = F
             raise code_wanted(folder, "auto_map in tokenizer_config.json") from error
         raise model_error(
             "TokenizerBroken",
-            f"the tokenizer of {folder.name} cannot be loaded ({error}); save it into the model folder anew "
+            f"the tokenizer of {shown_name(folder)} cannot be loaded ({error}); save it into the model folder anew "
             "(tokenizer.save_pretrained)",
         ) from error
     if template is not None:
@@ -28,14 +29,14 @@ def load_tokenizer(folder: Path, *, template: str | None = None, plain: bool = F
     if tokenizer.chat_template is None and not plain:
         raise model_error(
             "ChatTemplateMissing",
-            f"the tokenizer of {folder.name} has no chat template; add chat_template.jinja to the model folder, or set "
-            "dataset.template of a FineTuneJob to chatml, llama2 or alpaca",
+            f"the tokenizer of {shown_name(folder)} has no chat template; add chat_template.jinja to the model folder, "
+            "or set dataset.template of a FineTuneJob to chatml, llama2 or alpaca",
         )
     if tokenizer.eos_token_id is None:
         raise model_error(
             "EndTokenMissing",
-            f"the tokenizer of {folder.name} names no eos_token; set tokenizer.eos_token and save the tokenizer into "
-            "the model folder (tokenizer.save_pretrained)",
+            f"the tokenizer of {shown_name(folder)} names no eos_token; set tokenizer.eos_token and save the tokenizer "
+            "into the model folder (tokenizer.save_pretrained)",
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

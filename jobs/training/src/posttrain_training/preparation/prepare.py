@@ -136,7 +136,9 @@ class _Work:
         total = int(mask.sum())
         if not total:
             left = " left beside those for validation" if task.dataset.validation is not None else ""
-            raise _error("EmptyDataset", task, f"{task.path.name} has no rows{left}; name a dataset that has some")
+            raise _error(
+                "EmptyDataset", task, f"{store.shown_name(task.path)} has no rows{left}; name a dataset that has some"
+            )
         done, number = self._done()
         with ExitStack() as stack:
             results = self._results(worker, mask, skip=done.chunks, total=total, stack=stack)

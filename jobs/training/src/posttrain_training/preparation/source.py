@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_runtime.errors import StageError
+from posttrain_runtime.store import shown_name
 from pyarrow import parquet
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -45,7 +46,7 @@ def data_files(path: Path, *, field: str) -> list[Path]:
     files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
     if not files:
         there = ", ".join(sorted(file.name for file in found)[:10]) or "nothing"
-        raise _error("NoDataFiles", field, f"{path.name} has no {', '.join(SUFFIXES)} file; there is {there}")
+        raise _error("NoDataFiles", field, f"{shown_name(path)} has no {', '.join(SUFFIXES)} file; there is {there}")
     return files
 
 
