@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.training import Training
 from posttrain_runtime.errors import StageError
@@ -158,3 +159,11 @@ def test_a_checkpoint_of_an_adapter_is_expected_to_be_as_small_as_it_is(whole: P
     adapter = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=["q_proj"]))
     projections = [module.weight for name, module in model.named_modules() if name.endswith("q_proj.base_layer")]
     assert count_trained(adapter) == sum(sum(projection.shape) for projection in projections) < weights / 50
+
+
+def test_weights_that_are_split_among_processes_count_whole() -> None:
+    split = torch.nn.Parameter(torch.empty(0))
+    split.ds_numel = 1000  # as DeepSpeed notes it
+    module = torch.nn.Linear(2, 3, bias=False)
+    module.register_parameter("split", split)
+    assert count_trained(module) == 1006

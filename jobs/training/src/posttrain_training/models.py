@@ -81,5 +81,9 @@ def _quantization(name: Literal["nf4", "int8"], dtype: torch.dtype) -> BitsAndBy
 
 
 def count_trained(model: Any) -> int:
-    """Weights that are trained, which are the ones that a checkpoint holds; a shared one counts once."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    """Weights that are trained, which are the ones that a checkpoint holds; a shared one counts once.
+
+    ZeRO-3 leaves empty tensors in the place of weights and notes how many they were.
+    """
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in trained)
