@@ -1,8 +1,10 @@
 """``python -m posttrain_operator``: settings from the environment, then the work."""
 
+import argparse
 import asyncio
 import os
 import sys
+from importlib.metadata import version
 
 from posttrain_operator.handlers import operate
 from posttrain_operator.logs import set_up
@@ -12,6 +14,9 @@ from posttrain_operator.settings import SettingsError, from_environment
 
 def main() -> int:
     """Runs the operator until it is told to end; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="posttrain-operator", description="Settings: POSTTRAIN_*, docs/operator.md.")
+    parser.add_argument("--version", action="version", version=f"posttrain-operator {version('posttrain-operator')}")
+    parser.parse_args()
     try:
         settings = from_environment(os.environ)
         asyncio.run(load_configuration())  # a clear word now, instead of tries for ever

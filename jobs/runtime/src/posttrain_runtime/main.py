@@ -21,6 +21,7 @@ from posttrain_contract.result import StageResult
 from pydantic import ValidationError
 
 from posttrain_runtime import logs, store
+from posttrain_runtime.checking import check_image, version
 from posttrain_runtime.context import Finished, StageContext, mount_root
 from posttrain_runtime.errors import Preempted, StageError, classify
 from posttrain_runtime.files import leftovers, unique, write_atomically
@@ -33,13 +34,23 @@ log = logging.getLogger(__name__)
 _MIN_FREE_BYTES = 16 << 20
 
 
-def run_stage(name: str, work: Callable[[StageContext[Any]], Finished], argv: Sequence[str] | None = None) -> int:
+def run_stage(
+    name: str,
+    work: Callable[[StageContext[Any]], Finished],
+    argv: Sequence[str] | None = None,
+    *,
+    modules: Sequence[str] = (),
+    libraries: Sequence[str] = (),
+) -> int:
     """Runs one stage program to its end and returns the exit status.
 
     ``work`` gets the context and returns what came of it; it raises ``StageError`` for failures that it understands
-    and ``Preempted`` when it was stopped. Nothing heavy may be imported before ``work`` is called.
+    and ``Preempted`` when it was stopped. Nothing heavy may be imported before ``work`` is called. ``modules`` and
+    ``libraries`` are what ``--check`` looks for beyond what the stage's distribution declares.
     """
     path = _arguments(name, argv)
+    if path is None:
+        return check_image(name, modules=modules, libraries=libraries)
     try:
         config = stage.load(path)
         if config.stage != name:
@@ -55,10 +66,14 @@ def run_stage(name: str, work: Callable[[StageContext[Any]], Finished], argv: Se
         return _answer(context, result)
 
 
-def _arguments(name: str, argv: Sequence[str] | None) -> Path:
+def _arguments(name: str, argv: Sequence[str] | None) -> Path | None:
+    """The configuration's path; None when the image is to be checked."""
     parser = argparse.ArgumentParser(prog=f"posttrain-{name}", description=f"The {name} stage of posttrain.")
-    parser.add_argument("--config", type=Path, required=True, help="stage configuration (JSON)")
-    path: Path = parser.parse_args(argv).config
+    parser.add_argument("--version", action="version", version=f"posttrain-{name} {version(name)}")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, help="stage configuration (JSON)")
+    what.add_argument("--check", action="store_true", help="look whether this image has all that the stage needs")
+    path: Path | None = parser.parse_args(argv).config
     return path
 
 

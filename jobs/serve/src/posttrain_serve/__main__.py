@@ -7,4 +7,4 @@ from posttrain_runtime.main import run_stage
 from posttrain_serve.server import serve
 
 if __name__ == "__main__":
-    sys.exit(run_stage("serve", serve))
+    sys.exit(run_stage("serve", serve, modules=["vllm"], libraries=["numa"]))
