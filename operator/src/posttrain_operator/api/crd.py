@@ -66,6 +66,18 @@ def render(kind: Kind) -> str:
     return HEADER + yaml.dump(crd(kind), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
+def render_kustomization() -> str:
+    """The text of ``crds/Kustomization``, by which ``manifests/`` takes the definitions in."""
+    names = sorted(file_name(kind) for kind in KINDS.values())
+    kustomization = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": names}
+    return HEADER + yaml.safe_dump(kustomization, sort_keys=False)
+
+
+def file_name(kind: Kind) -> str:
+    """The name of a kind's file in ``crds/``."""
+    return f"{kind.plural}.{GROUP}.yaml"
+
+
 def _columns() -> list[dict[str, Any]]:
     usual = [_column(*column) for column in _COLUMNS]
     return [*usual, *({**_column(*column), "priority": 1} for column in _WIDE_COLUMNS)]
@@ -114,10 +126,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def main(folder: Path) -> None:
-    """Writes ``PLURAL.GROUP.yaml`` for each kind."""
+    """Writes ``PLURAL.GROUP.yaml`` for each kind, and the ``Kustomization`` that lists them."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind in KINDS.values():
-        (folder / f"{kind.plural}.{GROUP}.yaml").write_text(render(kind), encoding="utf-8")
+        (folder / file_name(kind)).write_text(render(kind), encoding="utf-8")
+    # The one of kustomize's names that `kubectl apply -f crds/` passes over.
+    (folder / "Kustomization").write_text(render_kustomization(), encoding="utf-8")
 
 
 if __name__ == "__main__":
