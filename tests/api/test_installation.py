@@ -23,10 +23,10 @@ pytestmark = pytest.mark.timeout(300)
 
 TEAM: Final = "team-a"
 NAMESPACES: Final = ("posttrain-system", "team", TEAM, "team-b")
-RESTRICTED: Final = {"pod-security.kubernetes.io/enforce": "restricted"}
+RESTRICTED: Final = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 KUEUES_OWN: Final = ("ClusterQueue", "ResourceFlavor", "WorkloadPriorityClass")
 """Kinds of Kueue that no test plays."""
-FILES: Final = sorted([*(ROOT / "examples").rglob("*.yaml"), *MANIFESTS.glob("samples/*job.yaml")])
+FILES: Final = sorted([*(ROOT / "examples").rglob("*.yaml"), *MANIFESTS.glob("samples/[!k]*.yaml")])
 CHILDREN: Final = {"FilterJob": "Job", "FineTuneJob": "PyTorchJob", "RLJob": "StatefulSet", "UploadJob": "Job"}
 VERSIONS: Final = {"Job": "batch/v1", "PyTorchJob": "kubeflow.org/v1", "StatefulSet": "apps/v1"}
 
