@@ -19,7 +19,7 @@ from support.scene import SPECS
 from support.waiting import wait_for
 
 # Times of two minutes are compared: whatever else the machine does in one of them would be taken for the storm's work.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 Change = Callable[[int], Json]
 """The n-th change of an object."""
 STORMS: Final[dict[str, tuple[float, Change]]] = {
