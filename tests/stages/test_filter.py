@@ -310,7 +310,7 @@ def test_the_filter_leaves_hashing_its_source_to_the_start_of_the_stage(
     write_source(tmp_path, {"a.jsonl": problems(10)})
     run(tmp_path)
     hashed: list[Path] = []
-    monkeypatch.setattr(store, "sha256", hashed.append)
+    monkeypatch.setattr(store, "digests", hashed.append)
     found = find_files(run_folder(tmp_path) / layout.ARTIFACT, ResolvedInput(uri="pvc://x", path="x"))
     assert [file.name for file in found] == ["part-00000.jsonl"]
     assert not hashed
