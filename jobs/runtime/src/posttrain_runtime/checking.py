@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import metadata
 from typing import Final
 
@@ -42,11 +43,11 @@ def _attempts(name: str, modules: Sequence[str], libraries: Sequence[str]) -> It
             provided.setdefault(_canonical(distribution), []).append(module)
     for distribution in sorted(_declared(f"{_OURS}{name}", set())):
         found = [module for module in provided.get(distribution, ()) if not module.startswith("_")]
-        yield distribution, lambda d=distribution, f=found: _import(d, f)  # type: ignore[misc] # bound now
+        yield distribution, partial(_import, distribution, found)
     for module in modules:
-        yield module, lambda m=module: _import(m, [m])  # type: ignore[misc]
+        yield module, partial(_import, module, [module])
     for library in libraries:
-        yield f"lib{library}", lambda n=library: _find(n)  # type: ignore[misc]
+        yield f"lib{library}", partial(_find, library)
     yield "scratch", _write
 
 
