@@ -23,6 +23,8 @@ _METADATA = (
 )
 _SIMILAR_GROUP = 0.8
 """How alike another API group must be to be taken for a misspelling of ours."""
+_LONG_PATTERN = re.compile(r" '.{100,}'(?=, found )")
+"""A pattern that explains nothing to a reader."""
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -173,7 +175,7 @@ def _explain(kind: str, problem: Problem) -> str:
         case "tuple_type":
             return f"must be a list, found {problem.message.rpartition(', found ')[2]}"
         case "string_pattern_mismatch" if meaning:
-            return f"{problem.message}; it means: {meaning}"
+            return f"{_LONG_PATTERN.sub('', problem.message)}; it means: {meaning}"
         case "literal_error":
             found = problem.message.rpartition(", found ")[2].strip("'\"")
             return f"{problem.message}{suggestion(found, _literals(problem.message))}"

@@ -111,6 +111,7 @@ def test_a_wrong_field_is_named_with_its_place_and_what_is_allowed(text: str, er
 def test_a_value_that_does_not_fit_a_pattern_is_explained() -> None:
     (found,) = errors(FILTER.replace("pvc://posttrain/problems", "problems.jsonl"))
     assert "found 'problems.jsonl'; it means: pvc://CLAIM/PATH for a folder or file" in found
+    assert "spec.source.uri: string should match pattern, found" in found, "the pattern itself would only confuse"
 
 
 OBJECTS = [
