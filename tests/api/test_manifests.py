@@ -250,6 +250,22 @@ def test_the_operator_alone_asks_every_job_how_far_it_is(kubectl_program: Path, 
             assert not lets_in(rules, nobody, pod, layout.TELEMETRY_PORT)
 
 
+def test_jobs_reach_names_each_other_and_https_and_no_keys_of_the_cloud(kubectl_program: Path) -> None:
+    rules = policies(kubectl_program, "overlays/production", "team-a")
+    hub, hub6 = Peer("", {}, "203.0.113.7"), Peer("", {}, "2001:db8::7")
+    notebook = Peer("team-a", {"app": "notebook"})
+    for pod in (pod for kind in KINDS for pod in stage_pods(kind, "team-a").values()):
+        assert lets_out(rules, pod, Peer("kube-system", {}), 53)
+        assert lets_out(rules, pod, pod, 40000)
+        for there in (hub, hub6):
+            assert lets_out(rules, pod, there, 443)
+            assert not lets_out(rules, pod, there, 80)
+        for keys in ("169.254.169.254", "fd00:ec2::254"):
+            assert not any(lets_out(rules, pod, Peer("", {}, keys), port) for port in (80, 443))
+        assert not lets_out(rules, pod, notebook, 5432)
+        assert not lets_out(rules, pod, Peer("team-b", pod.labels), layout.SERVER_PORT)
+
+
 @every_installation
 def test_the_operator_is_asked_for_probes_and_figures_alone(kubectl_program: Path, folder: str) -> None:
     made = _built(kubectl_program, folder)

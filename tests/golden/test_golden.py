@@ -172,8 +172,8 @@ def test_every_pod_is_bounded(pods: dict[str, Json]) -> None:
     for name, pod in pods.items():
         for container in pod["containers"]:
             limits = container["resources"]["limits"]
-            assert {"cpu", "memory"} <= limits.keys(), name
-            assert container["resources"]["requests"] == limits, name
+            assert {"cpu", "memory", "ephemeral-storage"} <= limits.keys(), name
+            assert container["resources"]["requests"] == {**limits, "ephemeral-storage": "0"}, name
         scratch = [volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume]
         assert len(scratch) == 2, name
         assert all("sizeLimit" in volume for volume in scratch), name

@@ -81,7 +81,8 @@ def test_a_recipe_leads_to_its_gang(name: str) -> None:
     resources = spec["run"]["resources"]
     assert wanted["processesPerNode"] == resources["gpus"], "one process a GPU"
     amounts = {"cpu": resources["cpu"], "memory": resources["memory"], "nvidia.com/gpu": str(resources["gpus"])}
-    assert container["resources"] == {"requests": amounts, "limits": amounts}
+    scratch = {"requests": "0", "limits": "10Gi"}
+    assert container["resources"] == {key: {**amounts, "ephemeral-storage": scratch[key]} for key in scratch}
     assert pod["nodeSelector"] == spec["run"]["nodeSelector"]
     environment = {variable["name"]: variable for variable in container["env"]}
     assert environment["PET_MASTER_ADDR"]["value"] == f"{gang['metadata']['name']}-worker-0"

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
@@ -54,10 +55,11 @@ def pod_specs(objects: Sequence[Json]) -> Iterator[Json]:
 
 @dataclass(frozen=True)
 class Peer:
-    """A pod, as network policies see it."""
+    """A pod as network policies see it, or, without a namespace, an address outside of the cluster."""
 
     namespace: str
     labels: Mapping[str, str]
+    address: str = "10.244.1.7"
 
 
 def lets_in(policies: Sequence[Json], peer: Peer, pod: Peer, port: int) -> bool:
@@ -89,12 +91,20 @@ def _admits(rule: Json, direction: str, namespace: str, peer: Peer, port: int) -
 
 
 def _matches(entry: Json, namespace: str, peer: Peer) -> bool:
+    if "ipBlock" in entry:
+        return _within(entry["ipBlock"], peer.address)
     assert entry.keys() <= {"namespaceSelector", "podSelector"}
     if "namespaceSelector" in entry:
         there = _selects(entry["namespaceSelector"], {_NAMESPACE_LABEL: peer.namespace})
     else:
         there = peer.namespace == namespace
     return there and _selects(entry.get("podSelector", {}), peer.labels)
+
+
+def _within(block: Json, address: str) -> bool:
+    networks = [ip_network(block["cidr"]), *map(ip_network, block.get("except", []))]
+    whole, *left_out = (ip_address(address) in network for network in networks)
+    return whole and not any(left_out)
 
 
 def _selects(selector: Json, labels: Mapping[str, str]) -> bool:

@@ -254,8 +254,15 @@ class TestTheNode:
         assert (end.outcome, end.retriable, end.reason) == ("Failed", False, "OutOfMemory")
         assert "run.resources.shm" in end.message
 
-    def test_too_much_scratch_costs_a_retry(self) -> None:
-        message = 'Usage of EmptyDir volume "tmp" exceeds the limit "8Gi". '
+    @pytest.mark.parametrize(
+        "message",
+        [
+            'Usage of EmptyDir volume "tmp" exceeds the limit "8Gi". ',
+            'Container stage exceeded its local ephemeral storage limit "10Gi". ',
+            "Pod ephemeral local storage usage exceeds the total limit of containers 10Gi. ",
+        ],
+    )
+    def test_too_much_scratch_costs_a_retry(self, message: str) -> None:
         end = end_of("Failed", pod("a", phase="Failed", reason="Evicted", message=message, containerStatuses=None))
         assert (end.outcome, end.retriable, end.reason) == ("Failed", True, "ScratchExceeded")
 

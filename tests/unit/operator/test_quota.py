@@ -79,6 +79,7 @@ class TestTheWait:
             ("memory", "127Gi"),
             ("requests.memory", "127Gi"),
             ("limits.memory", "137438953471"),
+            ("limits.ephemeral-storage", "19Gi"),
             ("pods", "1"),
             ("count/pods", "1"),
             ("count/pytorchjobs.kubeflow.org", "0"),
@@ -219,16 +220,18 @@ def test_the_needs_of_an_object_are_those_of_its_children(kind: str, run: Json) 
     scene = started(kind, run=run)
     made = [obj for ref, obj in scene.cluster.objects.items() if ref.kind in ("Job", "PyTorchJob", "StatefulSet")]
     pods = [scene.cluster.objects[pod]["spec"] for pod in scene.pods()]
-    requests: dict[str, Decimal] = {}
+    asked: dict[str, Decimal] = {}
     for pod in pods:
-        for resource, amount in pod["containers"][0]["resources"]["requests"].items():
-            name, number = f"requests.{resource}", to_amount(amount)
-            assert number is not None
-            requests[name] = requests.get(name, Decimal()) + number
+        for side, amounts in pod["containers"][0]["resources"].items():
+            for resource, amount in amounts.items():
+                name, number = f"{side}.{resource}", to_amount(amount)
+                assert number is not None
+                asked[name] = asked.get(name, Decimal()) + number
     wanted = needs(scene.cluster.objects[scene.ref])
     assert wanted is not None
     assert wanted.pods == len(pods)
-    assert {key: amount for key, amount in wanted.total.items() if key.startswith("requests.")} == requests
+    told = {key: amount for key, amount in wanted.total.items() if key.startswith(("requests.", "limits."))}
+    assert told == {key: amount for key, amount in asked.items() if amount}
     counted = Counter(f"count/{obj['kind'].lower()}s.{obj['apiVersion'].split('/')[0]}" for obj in made)
     assert {key: wanted.objects[key] for key in counted} == counted
     assert wanted.objects["configmaps"] == len(scene.cluster.of_kind("ConfigMap"))

@@ -34,7 +34,10 @@ class Storage(Model):
 
 
 class Resources(Model):
-    """What one pod gets; a job with several pods gets it several times. Requests and limits are equal."""
+    """What one pod gets; a job with several pods gets it several times.
+
+    Requests and limits of what is named here are equal.
+    """
 
     gpus: int = Field(default=0, ge=0, le=64, description="GPUs; 0 runs on CPU.")
     gpu_resource: str = Field(

@@ -11,6 +11,7 @@ from posttrain_operator.api.quantities import to_amount
 from posttrain_operator.api.run import Resources
 from posttrain_operator.cluster import Json
 from posttrain_operator.observe.raw import integer, mapping
+from posttrain_operator.plan.pods import SCRATCH, SCRATCH_LIMIT
 
 Amounts = Mapping[str, Decimal]
 
@@ -54,7 +55,7 @@ def _each(resources: Resources) -> Amounts:
         amounts |= {f"{prefix}{name}": to_amount(quantity) or Decimal(0) for prefix in _CONTAINER}
     if resources.gpus:
         amounts |= {f"{prefix}{resources.gpu_resource}": Decimal(resources.gpus) for prefix in _CONTAINER}
-    return amounts
+    return {**amounts, f"limits.{SCRATCH}": to_amount(SCRATCH_LIMIT) or Decimal(0)}
 
 
 def _number(spec: Json, *path: str) -> int:

@@ -13,6 +13,9 @@ from posttrain_operator.plan.metadata import Child
 from posttrain_operator.settings import Settings
 
 CONTAINER = "stage"
+SCRATCH = "ephemeral-storage"
+SCRATCH_LIMIT = "10Gi"
+"""What a pod may write to its node: ``/tmp``, and its log."""
 _TMP_LIMIT = "8Gi"
 
 
@@ -124,7 +127,8 @@ def _resources(resource: Resource) -> Json:
     amounts = {"cpu": wanted.cpu, "memory": wanted.memory}
     if wanted.gpus:
         amounts[wanted.gpu_resource] = str(wanted.gpus)
-    return {"requests": amounts, "limits": amounts}
+    # No scratch space is asked for: few jobs use much, and small nodes and queues that do not name it would refuse.
+    return {"requests": {**amounts, SCRATCH: "0"}, "limits": {**amounts, SCRATCH: SCRATCH_LIMIT}}
 
 
 def _scheduling(resource: Resource) -> Json:
