@@ -70,11 +70,13 @@ class Encoder:
     def _row(self, encoded: Encoded, spans: Sequence[Span]) -> Row | None:
         ids = encoded.ids[: self._max_length]
         labels = np.full(len(ids), IGNORED, dtype=np.int32)
+        learned = 0
         for begin, end in spans:
             first = encoded.token_at(begin)
             last = len(ids) if end == len(encoded.text) else encoded.token_at(end)
-            labels[first:last] = ids[first:last]
-        return Row({"input_ids": ids, "labels": labels}) if (labels != IGNORED).any() else None
+            labels[first:last] = answer = ids[first:last]
+            learned += len(answer)
+        return Row({"input_ids": ids, "labels": labels}) if learned else None
 
     def _pairs(self, examples: Sequence[tuple[str, Example]]) -> list[Row | None]:
         chats = [(place, messages) for place, example in examples for messages in _conversations(example)]

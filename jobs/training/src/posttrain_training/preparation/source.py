@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_runtime.errors import StageError
@@ -92,15 +93,23 @@ def records(chunk: Chunk, *, field: str) -> Iterator[tuple[str, Record | None]]:
 
 def _parsed(line: bytes, place: str, field: str) -> Record:
     try:
+        value = msgspec.json.decode(line)
+    except ValueError:
+        value = _with_care(line, place, field)
+    if not isinstance(value, dict):
+        raise _error("InvalidRow", field, f"{place} is not a JSON object; write one JSON object a line")
+    return value
+
+
+def _with_care(line: bytes, place: str, field: str) -> Any:
+    """A line that the fast and strict parser refuses: it may be JSON as Python writes it, such as NaN."""
+    try:
         value = json.loads(line)
     except UnicodeDecodeError as error:
         raise _error("InvalidRow", field, f"{place} is not UTF-8 ({error.reason}); save the file as UTF-8") from error
     except ValueError as error:
         raise _error("InvalidRow", field, f"{place} is not JSON ({error}); write one JSON object a line") from error
-    if not isinstance(value, dict):
-        raise _error("InvalidRow", field, f"{place} is not a JSON object; write one JSON object a line")
-    if _SURROGATE.search(line):
-        _check_text(value, place, field)
+    _check_text(value, place, field)
     return value
 
 

@@ -27,7 +27,7 @@ class Encoded:
         """The token that a character belongs to, or the next one, since some characters belong to none."""
         if self.ends is not None:
             byte = character if self.text.isascii() else len(self.text[:character].encode())
-            return int(np.searchsorted(self.ends, byte, side="right"))
+            return int(self.ends.searchsorted(byte, side="right"))
         found = self.encoding.char_to_token(character)
         if found is None:
             # The offsets are made into a list anew at each look, so nobody looks who need not.
