@@ -249,6 +249,23 @@ def test_every_kind_of_file_says_the_same(tmp_path: Path, model: Path) -> None:
     assert len(found[0]) == 1
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'\xef\xbb\xbf{"prompt": "a", "completion": "b"}',
+        b'{"prompt": "a", "completion": "b", "score": NaN, "far": 1e999}',
+    ],
+    ids=["byte order mark", "numbers of Python"],
+)
+def test_a_line_of_json_as_python_writes_it_is_read(tmp_path: Path, model: Path, line: bytes) -> None:
+    plain, other = tmp_path / "plain.jsonl", tmp_path / "other.jsonl"
+    plain.write_bytes(b'{"prompt": "a", "completion": "b"}\n')
+    other.write_bytes(line + b"\n")
+    found = [rows_of(run(task(path, model), tmp_path / "root")) for path in (plain, other)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+
+
 def test_pairs_of_message_lists_are_prepared_as_pairs_of_texts(tmp_path: Path, model: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
@@ -288,6 +305,7 @@ WRONG: list[tuple[str, bytes, str]] = [
         b'{"prompt": "a", "completion": "b"}\n{"prompt": "\\ud83d\\ude00", "completion": "\\uD83D?"}\n',
         "a.jsonl:2 has \\ud83d, half of a character",
     ),
+    ("a.jsonl", b'{"prompt": "a", "completion": "\xed\xa0\x80"}\n', "a.jsonl:1 has \\ud800, half of a character"),
     ("a.json", b'[{"prompt": "a", "completion": "\\ude00"}]', "a.json:1 has \\ude00, half of a character"),
     ("a.json", b'{"prompt": "a"}\n{"prompt": "b"}\n', "a.json is not JSON (Extra data"),
     ("a.csv", b"prompt,completion,prompt\na,b,c\n", "a.csv has two columns 'prompt'"),
