@@ -108,8 +108,14 @@ generated: setup ## are crds/, docs/reasons.md and the golden files what the cod
 	$(BIN)/python hack/reasons.py check
 	$(BIN)/pytest -q tests/golden
 
+.PHONY: workflows
+workflows: setup ## .github/workflows: syntax, time limits, and what makes workflows unsafe
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yaml
+	$(BIN)/zizmor --offline --no-progress --quiet --persona pedantic .github
+
 .PHONY: verify
-verify: lint types layers generated slim ## what a change must pass besides its tests
+verify: lint types layers generated slim workflows ## what a change must pass besides its tests
 	$(BIN)/python hack/links.py
 	$(BIN)/python hack/locks.py check
 
