@@ -360,6 +360,20 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
             [{}, {"podAnnotations": {"kueue.x-k8s.io/podset-required-topology": "rack"}}],
             [{"podAnnotations": {"a": "b", "posttrain.dev/x": "y"}}],
         ),
+        RunSpec.rules[2].message: (
+            [
+                {},
+                *(
+                    {"image": f"{name}{version}"}
+                    for name in ("stage", "acme/stage", "registry.example:5000/stage")
+                    for version in (":1", ":latest-2", f"@sha256:{'0' * 64}", f":latest@sha256:{'0' * 64}")
+                ),
+            ],
+            [
+                {"image": name}
+                for name in ("stage", "stage:latest", "acme/stage:latest", "registry.example:5000/stage", "a/b/stage")
+            ],
+        ),
     },
     Toleration: {
         "without key, set operator: Exists, which tolerates every taint": (

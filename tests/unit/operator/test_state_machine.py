@@ -34,7 +34,7 @@ RUNS: Final[tuple[dict[str, Any], ...]] = (
     {"queue": "team-a"},
     {"queue": None},
     {"retries": -1},
-    {"image": "other"},
+    {"image": "other:2"},
 )
 """Edits of ``spec.run``, one of them broken; None takes a field away."""
 LAGS: Final = (

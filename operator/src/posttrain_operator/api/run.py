@@ -110,6 +110,10 @@ class Secrets(Model):
     )
 
 
+_ANY_VERSION: Final = "(^|/)[^/:@]+(:latest)?"
+"""Images of which nobody can say what they are tomorrow; the attempts and the pods of a job shall run the same."""
+
+
 class RunSpec(Model):
     """Where and how a job runs; the only part of the spec that may change later."""
 
@@ -135,7 +139,10 @@ class RunSpec(Model):
     )
     storage: Storage = Field(default=Storage(), description="Where the run folder lies.")
     image: str | None = Field(
-        default=None, min_length=1, max_length=512, description="Image of the stage; absent: the operator's."
+        default=None,
+        min_length=1,
+        max_length=512,
+        description="Image of the stage, with a version or a digest; absent: the operator's.",
     )
     resources: Resources = Field(default=Resources(), description="What one pod gets.")
     node_selector: dict[LabelKey, LabelValue] = Field(default={}, max_length=32, description="Labels a node must have.")
@@ -167,5 +174,10 @@ class RunSpec(Model):
             cel=f"!has(self.podAnnotations) || self.podAnnotations.all(key, !key.startsWith('{OWN_PREFIX}'))",
             check=lambda self: not any(key.startswith(OWN_PREFIX) for key in self.pod_annotations),
             message=f"podAnnotations must not begin with {OWN_PREFIX}: those are the operator's",
+        ),
+        Rule(
+            cel=f"!has(self.image) || !self.image.matches('{_ANY_VERSION}$')",
+            check=lambda self: self.image is None or re.search(rf"{_ANY_VERSION}\Z", self.image) is None,
+            message="image needs a digest, or a version other than latest: every pod and attempt must run the same",
         ),
     )
