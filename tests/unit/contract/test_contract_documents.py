@@ -28,7 +28,7 @@ from posttrain_contract.stage import (
     load,
 )
 from posttrain_contract.upload import UploadSpec
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 URI = {"uri": "pvc://claim/path"}
 RUN = RunFacts(
@@ -90,6 +90,31 @@ def test_the_digest_is_of_what_decides_the_artifact() -> None:
     assert config_digest(change(config, inputs=inputs)) != digest
     other = RL.model_copy(update={"training": RL.training.model_copy(update={"seed": 1})})
     assert config_digest(config.model_copy(update={"spec": other})) != digest
+
+
+class LaterSpec(FineTuneSpec):
+    """What a later release may make of a specification."""
+
+    added: int = Field(default=7, description="A field that this release does not know.")
+
+
+class LaterStage(FineTuneStage):
+    spec: LaterSpec
+
+
+def test_a_field_that_a_later_release_adds_changes_the_digest_only_where_it_is_used() -> None:
+    config = next(config for config in STAGES if isinstance(config, FineTuneStage))
+    spec = config.spec.model_dump(by_alias=True, exclude_unset=True)
+    facts = config.run.model_dump(by_alias=True)
+    later = LaterStage.parse({"run": facts, "spec": spec})
+    assert later.spec.added == 7
+    assert config_digest(later) == config_digest(config)
+    assert config_digest(LaterStage.parse({"run": facts, "spec": {**spec, "added": 8}})) != config_digest(config)
+
+
+def test_what_is_said_and_what_is_meant_anyway_have_one_digest() -> None:
+    config = next(config for config in STAGES if isinstance(config, FineTuneStage))
+    assert config_digest(FineTuneStage.parse(config.dump())) == config_digest(config)
 
 
 @pytest.mark.parametrize("config", STAGES, ids=lambda config: config.stage)

@@ -117,10 +117,12 @@ def canonical(value: Any) -> str:
 def config_digest(config: FilterStage | FineTuneStage | RLStage | ServeStage | UploadStage) -> str:
     """SHA-256 over all that decides the artifact: what to do, for whom, from which inputs.
 
-    Attempt, addresses, GPUs and the run folder may differ between the attempts of one object.
+    Attempt, addresses, GPUs and the run folder may differ between the attempts of one object. What has its default is
+    left out: a field that a later release adds changes no digest, so jobs go on from checkpoints of before an upgrade.
     """
-    document = config.dump()
+    document = config.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     for fact in ("attempt", "gpus", "folder", "uri", "hub"):
-        document["run"].pop(fact)
+        document["run"].pop(fact, None)
     document.pop("servers", None)
+    document |= {"stage": config.stage, "schemaVersion": config.schema_version}
     return hashlib.sha256(canonical(document).encode()).hexdigest()
