@@ -1,6 +1,7 @@
 """The rollout server stage: how it ends, and that it leaves its trainer's folder alone."""
 
 import errno
+import shutil
 import signal
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def test_a_server_that_cannot_start_tells_the_last_lines_of_its_log(tiny_inputs:
     assert result.message.startswith("spec.rollout: ")
     assert "raise run.resources.memory or lower rollout.cacheMemoryMi" in result.message
     assert "unheard-of" in result.message
+
+
+def test_pickled_weights_are_not_read(tiny_inputs: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    root = tmp_path / "pickled"
+    model = root / "inputs" / "base-model"
+    shutil.copytree(tiny_inputs / "base-model", model)
+    weights = model / "model.safetensors"
+    torch.save(load_file(weights), model / "pytorch_model.bin")
+    weights.unlink()
+    stage = start_stage_process(serve_config(), root)
+    assert stage.wait().exit_code is ExitCode.SERVER_LOST
+    assert "Cannot find any model weights" in stage.log
 
 
 def test_every_setting_reaches_the_server() -> None:

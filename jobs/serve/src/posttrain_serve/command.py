@@ -21,6 +21,8 @@ def command(config: ServeStage, *, model: Path, host: str) -> list[str]:
     on_cpu = config.run.gpus == 0
     options = {
         "--model": str(model),
+        # By itself it would take pickled weights where there are no others.
+        "--load-format": "safetensors",
         "--served-model-name": MODEL_NAME,
         "--host": host,
         "--port": str(layout.SERVER_PORT),
