@@ -17,7 +17,7 @@ $(READY): hack/setup.sh locks/bootstrap.lock locks/dev.lock $(wildcard jobs/*/py
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(READY) ## make .venv from the locks (nothing to do when they are unchanged)
@@ -25,7 +25,7 @@ setup: $(READY) ## make .venv from the locks (nothing to do when they are unchan
 .PHONY: quickstart
 quickstart: setup ## from raw data to a published model in a few minutes, on a CPU
 	@test -e $(CLAIMS)/posttrain/quickstart/.made || { \
-	  $(BIN)/python examples/quickstart/make_inputs.py $(CLAIMS)/posttrain/quickstart && \
+	  $(BIN)/python examples/quickstart/inputs/make_inputs.py $(CLAIMS)/posttrain/quickstart && \
 	  touch $(CLAIMS)/posttrain/quickstart/.made; }
 	@$(BIN)/posttrain run examples/quickstart
 
@@ -41,9 +41,32 @@ test-slow: setup ## the slow tests
 control-plane: setup ## the API server, etcd and kubectl for tests/api: found, or built once; prints their folder
 	@$(BIN)/python hack/control_plane.py
 
+# How a cluster for trials comes up, how an image is built, and how images reach its nodes: with kind and Docker, unless the
+# command line says otherwise, such as BUILD='podman build' or LOAD=: where building is enough.
+UP := hack/kind.sh
+BUILD := docker build
+LOAD := kind load docker-image --name posttrain
+
+.PHONY: cluster
+cluster: ## a cluster for trials, with the images of this checkout in it; UP, BUILD and LOAD say how (docs/install.md)
+	$(UP)
+	@$(MAKE) images
+
+.PHONY: images
+images: ## the images of this checkout: the operator's, and one with every stage for CPUs; built and loaded into the nodes
+	$(BUILD) -t posttrain/operator:dev -f images/operator/Dockerfile .
+	$(BUILD) -t posttrain/cpu:dev -f images/cpu/Dockerfile .
+	$(LOAD) posttrain/operator:dev posttrain/cpu:dev
+
+E2E := $(BIN)/pytest -m e2e --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' --log-cli-date-format=%T
+
+.PHONY: e2e
+e2e: setup ## everything that is tried on the cluster of KUBECONFIG (docs/e2e.md)
+	$(E2E) tests/e2e
+
 .PHONY: e2e-smoke
-e2e-smoke: setup ## the quickstart on the cluster of KUBECONFIG, with the operator of this checkout (docs/e2e.md)
-	$(BIN)/pytest -m e2e tests/e2e --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' --log-cli-date-format=%T
+e2e-smoke: setup ## the quickstart alone on the cluster of KUBECONFIG
+	$(E2E) tests/e2e/test_quickstart.py
 
 .PHONY: bench-quickstart
 bench-quickstart: setup ## measure the quickstart: time, memory, held-out score; QUICK=1 for one seed

@@ -122,9 +122,9 @@ def _command() -> list[str]:
 
 def _prepare(folder: Path, seed: int) -> None:
     inputs = folder / ".posttrain" / "claims" / "posttrain" / "quickstart"
-    make = [sys.executable, str(EXAMPLE / "make_inputs.py"), str(inputs), "--seed", str(seed)]
+    make = [sys.executable, str(EXAMPLE / "inputs" / "make_inputs.py"), str(inputs), "--seed", str(seed)]
     subprocess.run(make, check=True, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
-    shutil.copytree(EXAMPLE, folder / "manifests", ignore=shutil.ignore_patterns("*.py", "cluster"))
+    shutil.copytree(EXAMPLE, folder / "manifests", ignore=shutil.ignore_patterns("inputs"))
     for path in (folder / "manifests").glob("*.yaml"):
         manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
         if "training" in manifest["spec"]:

@@ -26,7 +26,12 @@ NAMESPACES: Final = ("posttrain-system", "team", TEAM, "team-b")
 RESTRICTED: Final = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 KUEUES_OWN: Final = ("ClusterQueue", "ResourceFlavor", "WorkloadPriorityClass")
 """Kinds of Kueue that no test plays."""
-FILES: Final = sorted([*(ROOT / "examples").rglob("*.yaml"), *MANIFESTS.glob("samples/[!k]*.yaml")])
+QUICKSTART: Final = "../examples/quickstart/inputs"
+FILES: Final = sorted(
+    path
+    for path in (*(ROOT / "examples").rglob("*.yaml"), *MANIFESTS.glob("samples/*.yaml"))
+    if path.name != "kustomization.yaml"
+)
 CHILDREN: Final = {"FilterJob": "Job", "FineTuneJob": "PyTorchJob", "RLJob": "StatefulSet", "UploadJob": "Job"}
 VERSIONS: Final = {"Job": "batch/v1", "PyTorchJob": "kubeflow.org/v1", "StatefulSet": "apps/v1"}
 
@@ -43,7 +48,7 @@ def admin(own_control_plane: ControlPlane) -> Iterator[Api]:
         yield api
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, QUICKSTART])
 def test_the_api_server_takes_what_a_folder_comes_to(
     own_control_plane: ControlPlane, admin: Api, tools: Tools, folder: str
 ) -> None:

@@ -51,7 +51,7 @@ class OnCluster:
 
     def make_inputs(self) -> None:
         """What the quickstart's page says: a ConfigMap with the script, the claim, and the Job that fills it."""
-        script = f"--from-file={EXAMPLE / 'make_inputs.py'}"
+        script = f"--from-file={EXAMPLE / 'inputs' / 'make_inputs.py'}"
         self.kubectl.run("create", "configmap", "quickstart-inputs", script)
         self.kubectl.apply(self._inputs())
         self._run_job("quickstart-inputs")
@@ -144,7 +144,7 @@ class OnCluster:
 
     def _inputs(self) -> list[Json]:
         """The example's claim and Job, with the image of this test."""
-        documents: list[Json] = list(yaml.safe_load_all((EXAMPLE / "cluster" / "inputs.yaml").read_text("utf-8")))
+        documents: list[Json] = list(yaml.safe_load_all((EXAMPLE / "inputs" / "inputs.yaml").read_text("utf-8")))
         job = next(document for document in documents if document["kind"] == "Job")
         job["spec"]["template"]["spec"]["containers"][0]["image"] = self._image
         return documents

@@ -44,7 +44,7 @@ class Pipeline:
         self.folder = folder
         self.claim = folder / ".posttrain" / "claims" / "posttrain"
         shutil.copytree(inputs, self.claim / "quickstart")
-        shutil.copytree(EXAMPLE, folder / "manifests", ignore=shutil.ignore_patterns("*.py", "cluster"))
+        shutil.copytree(EXAMPLE, folder / "manifests", ignore=shutil.ignore_patterns("inputs"))
         self._mark = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -15,7 +15,7 @@ from posttrain_runtime.context import StageContext
 from posttrain_runtime.progress import ProgressReporter
 from support.stages import run_facts
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "make_inputs.py"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "inputs" / "make_inputs.py"
 TRAIN_ROWS, HELD_OUT_ROWS = 256, 24
 MODEL, DATASET, HELD_OUT = "inputs/base-model", "inputs/train.jsonl", "inputs/heldout.jsonl"
 _URI = {"uri": "pvc://posttrain/any"}
