@@ -1,23 +1,22 @@
 """The cluster that the end-to-end tests work on: whatever KUBECONFIG names, if it is there to be tried on."""
 
-import os
 import uuid
-from collections.abc import Generator, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 import pytest
-from support.kubectl import NamespacedKubectl, connection, unusable
+from support.helper_pods import fill, tiny_archive
+from support.hub_on_cluster import HubOnCluster
+from support.installed_operator import InstalledOperator
+from support.kubectl import NamespacedKubectl, has_kind, kustomize, unusable
+from support.kueue_on_cluster import KueueOnCluster
+from support.manifests import MANIFESTS
 from support.on_cluster import OnCluster
-from support.operator_process import operator_process
 
-CRDS: Final = Path(__file__).parents[2] / "crds"
-IMAGE: Final = os.environ.get("POSTTRAIN_E2E_IMAGE", "posttrain/cpu:dev")
-STAGES: Final = ("filter", "finetune", "rl", "serve", "upload")
-RESTRICTED: Final = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
-_END_SECONDS: Final = 400.0
+_END_SECONDS: Final = 300.0
 """Longer than a pod may take to end."""
-_SCENE: Final = pytest.StashKey[OnCluster]()
+_SCENES: Final = pytest.StashKey[list[OnCluster]]()
+_OPERATOR: Final = pytest.StashKey[InstalledOperator]()
 
 
 @pytest.fixture(scope="session")
@@ -25,39 +24,116 @@ def cluster() -> None:
     """Skips where there is no cluster to work on."""
     if (reason := unusable()) is not None:
         pytest.skip(f"no cluster: {reason}")
-    NamespacedKubectl("default").run("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
+
+
+@pytest.fixture(scope="session")
+def known_hub(cluster: None) -> HubOnCluster:
+    """The Hub whose address the operator is told; it is there where a test asks for ``hub``."""
+    return HubOnCluster()
+
+
+@pytest.fixture(scope="session")
+def installed(known_hub: HubOnCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstalledOperator]:
+    """The operator in the cluster, quicker to look and to try again than it is by default."""
+    operator = InstalledOperator()
+    operator.install(
+        tmp_path_factory.mktemp("installation"),
+        progress_interval="2s",
+        first_backoff="1s",
+        termination_grace="60s",
+        hub_endpoint=known_hub.url,
+    )
+    yield operator
+    operator.reset()
 
 
 @pytest.fixture
-def namespace(cluster: None) -> Iterator[NamespacedKubectl]:
-    """A new namespace that lets in nothing but restricted pods, and goes with the test."""
-    kubectl = NamespacedKubectl(f"posttrain-e2e-{uuid.uuid4().hex[:8]}")
-    metadata = {"name": kubectl.namespace, "labels": RESTRICTED}
-    kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}])
-    yield kubectl
-    # Waits for its pods, which hold what the next test asks for.
-    kubectl.run("delete", "namespace", kubectl.namespace, seconds=_END_SECONDS)
+def operator(installed: InstalledOperator, request: pytest.FixtureRequest) -> Iterator[InstalledOperator]:
+    """The operator in the cluster, which must not tell of any error during a test."""
+    request.node.stash[_OPERATOR] = installed
+    since = installed.now()
+    yield installed
+    assert installed.errors(since=since) == []
 
 
 @pytest.fixture
-def quickstart(namespace: NamespacedKubectl, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OnCluster]:
-    """The quickstart's inputs on a claim, and the operator of this checkout, which works in this namespace alone."""
-    scene = OnCluster(namespace, image=IMAGE)
-    request.node.stash[_SCENE] = scene
-    scene.make_inputs()
-    settings = {f"image_{stage}": IMAGE for stage in STAGES}
-    settings |= {"namespaces": namespace.namespace, "lease_namespace": namespace.namespace, "first_backoff": "1s"}
-    with operator_process(tmp_path / "operator", connection(), progress_interval="2s", **settings) as operator:
-        scene.operator_log = operator.tail
-        yield scene
-        assert operator.end() == 0
+def hub(known_hub: HubOnCluster, operator: InstalledOperator) -> Iterator[HubOnCluster]:
+    """The stand-in Hub, in the cluster."""
+    try:
+        known_hub.start()
+        yield known_hub
+    finally:
+        known_hub.stop()
+
+
+@pytest.fixture
+def new_namespace(operator: InstalledOperator, request: pytest.FixtureRequest) -> Iterator[Callable[[], OnCluster]]:
+    """Makes namespaces as teams have them, which let in nothing but restricted pods. They go with the test."""
+    scenes = request.node.stash.setdefault(_SCENES, [])
+
+    def make() -> OnCluster:
+        kubectl = NamespacedKubectl(f"posttrain-e2e-{uuid.uuid4().hex[:8]}")
+        scenes.append(OnCluster(kubectl))
+        kubectl.apply(kustomize(MANIFESTS / "team", namespace=kubectl.namespace))
+        return scenes[-1]
+
+    yield make
+    try:
+        assert [wrong for scene in scenes for wrong in scene.wrongs()] == []
+    finally:
+        for scene in scenes:
+            scene.kubectl.run("delete", "namespace", scene.kubectl.namespace, "--ignore-not-found", "--wait=false")
+        for scene in scenes:
+            scene.wait_until_gone(seconds=_END_SECONDS)  # its pods hold what the next test asks for
+
+
+@pytest.fixture
+def empty(new_namespace: Callable[[], OnCluster]) -> OnCluster:
+    """A team's namespace, with nothing in it."""
+    return new_namespace()
+
+
+@pytest.fixture(scope="session")
+def tiny_inputs(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The tiny model and its problems."""
+    return tiny_archive(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def new_team(new_namespace: Callable[[], OnCluster], tiny_inputs: bytes) -> Callable[[], OnCluster]:
+    """Makes namespaces with the tiny inputs on a claim."""
+
+    def make() -> OnCluster:
+        scene = new_namespace()
+        fill(scene, tiny_inputs)
+        return scene
+
+    return make
+
+
+@pytest.fixture
+def team(new_team: Callable[[], OnCluster]) -> OnCluster:
+    """A namespace with the tiny inputs on a claim."""
+    return new_team()
+
+
+@pytest.fixture
+def kueue(cluster: None) -> Iterator[KueueOnCluster]:
+    """Kueue, where it is installed. A test names it before its namespaces, because those have to go first."""
+    if not has_kind("clusterqueues.kueue.x-k8s.io"):
+        pytest.skip("Kueue is not installed")
+    queues = KueueOnCluster()
+    yield queues
+    queues.remove()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds to a failure what the cluster shows: the namespace is gone afterwards."""
+    """Adds to a failure what the cluster shows: the namespaces are gone afterwards."""
     report = yield
-    scene = item.stash.get(_SCENE, None)
-    if report.failed and report.when != "teardown" and scene is not None:
-        report.sections.append(("cluster", scene.describe()))
+    if report.failed:
+        scenes = item.stash.get(_SCENES, []) if report.when != "teardown" else []
+        report.sections.extend(("cluster", scene.describe()) for scene in scenes)
+        if (operator := item.stash.get(_OPERATOR, None)) is not None:
+            report.sections.append(("operator", operator.tail()))
     return report

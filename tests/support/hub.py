@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -342,7 +343,7 @@ class _Handler(BaseHTTPRequestHandler):
 def stand_in_hub(*, token: str | None = None) -> Iterator[StandInHub]:
     """A Hub on a free port of the loopback address."""
     hub = StandInHub(token=token)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server = _server(hub, "127.0.0.1", 0)
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -352,3 +353,11 @@ def stand_in_hub(*, token: str | None = None) -> Iterator[StandInHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _server(hub: StandInHub, address: str, port: int) -> ThreadingHTTPServer:
+    return ThreadingHTTPServer((address, port), type("Handler", (_Handler,), {"hub": hub}))
+
+
+if __name__ == "__main__":  # in a pod: python hub.py URL TOKEN
+    _server(StandInHub(url=sys.argv[1], token=sys.argv[2]), "", urlsplit(sys.argv[1]).port or 80).serve_forever()

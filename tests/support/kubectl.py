@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -36,6 +37,14 @@ class NamespacedKubectl:
         """``kubectl apply``, as a user does it."""
         self.run("apply", "-f", "-", text=yaml.safe_dump_all(objects))
 
+    def create(self, objects: Iterable[Json]) -> None:
+        """``kubectl create``, which takes objects that are too large for ``apply``."""
+        self.run("create", "-f", "-", text=yaml.safe_dump_all(objects))
+
+    def python(self, pod: str, script: str, *arguments: str) -> str:
+        """What a Python program prints in the first container of a pod, or of a pod of ``deployment/NAME``."""
+        return self.run("exec", pod, "--", "python", "-c", script, *arguments)
+
     def objects(self, *kinds: str) -> list[Json]:
         """Every object of these kinds in the namespace."""
         items: list[Json] = json.loads(self.run("get", ",".join(kinds), "--output", "json"))["items"]
@@ -49,10 +58,20 @@ class NamespacedKubectl:
             return str(error)
 
 
-def connection() -> Json:
-    """The cluster of the present context as a kubeconfig of its own."""
-    found: Json = yaml.safe_load(_run("config", "view", "--minify", "--flatten", "--raw"))
-    return found
+def kustomize(folder: Path, *, namespace: str) -> list[Json]:
+    """The objects that a folder comes to, with another namespace than the one that they are written for."""
+    made: list[Json] = [obj for obj in yaml.safe_load_all(_run("kustomize", str(folder))) if obj]
+    for obj in made:
+        if obj["kind"] == "Namespace":
+            obj["metadata"]["name"] = namespace
+        elif "namespace" in obj["metadata"]:
+            obj["metadata"]["namespace"] = namespace
+    return made
+
+
+def has_kind(name: str) -> bool:
+    """Whether the cluster has a CustomResourceDefinition."""
+    return bool(_run("get", "crd", name, "--ignore-not-found", "--output", "name"))
 
 
 def unusable() -> str | None:

@@ -1,82 +1,52 @@
-"""The quickstart in a namespace of a real cluster: applied as a user applies it, and watched to its end."""
+"""A namespace of a real cluster: what is applied to it, and everything that is seen of the jobs and pods in it."""
 
-import copy
 import json
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
-import yaml
 from support.kubectl import Json, KubectlError, NamespacedKubectl
 
-EXAMPLE: Final = Path(__file__).resolve().parents[2] / "examples" / "quickstart"
 KINDS: Final = ("FilterJob", "FineTuneJob", "RLJob", "UploadJob")
 CHILDREN: Final = ("PyTorchJob", "StatefulSet", "Job")
-RESOURCES: Final = {"cpu": "800m", "memory": "3Gi"}
-"""Two pods at a time fit on a node of two cores."""
+SECONDS: Final = 600.0
+"""A tiny job takes one or two minutes where nothing else runs."""
 _LOOK_SECONDS: Final = 1.0
 _LOG_LINES: Final = 25
-_JOB_SECONDS: Final = 600.0
-
-CHECK = """
-from pathlib import Path
-from posttrain_contract import layout
-from posttrain_runtime import store
-for path in sorted(Path("/claim").rglob(layout.MANIFEST)):
-    manifest = store.read_manifest(path.parent)
-    damage = "no manifest" if manifest is None else store.damage(path.parent, manifest, hashes=True)
-    print(path.parent.parent.name, damage or "whole", manifest and manifest.digest)
-"""
-"""Run beside the claim: one line for each artifact on it."""
 
 log = logging.getLogger(__name__)
 
 
 class OnCluster:
-    """The objects of the quickstart, and everything that was seen of them and their pods."""
+    """One namespace, and the last that was seen of everything that was ever in it."""
 
-    def __init__(self, kubectl: NamespacedKubectl, *, image: str) -> None:
+    def __init__(self, kubectl: NamespacedKubectl) -> None:
         self.kubectl = kubectl
         self.pods: dict[str, Json] = {}
-        """Every pod that was ever seen, as it was seen last."""
+        """By uid: a pod that is made anew has the name of its predecessor."""
         self.children: dict[str, Json] = {}
-        """Every PyTorchJob, StatefulSet and Job that was ever seen, as it was seen last."""
-        self.objects: dict[str, Json] = {}
-        """Ours, by kind."""
-        self.operator_log: Callable[[], str] = lambda: "there was no operator"
-        self._image = image
+        """PyTorchJobs, StatefulSets and Jobs, by name."""
+        self.objects: dict[tuple[str, str], Json] = {}
+        """Ours, by kind and name."""
+        self.reasons: dict[tuple[str, str], list[str]] = {}
+        """The reasons that each of ours was seen to tell, of any condition that does not hold."""
         self._told: dict[str, str] = {}
 
-    def make_inputs(self) -> None:
-        """What the quickstart's page says: a ConfigMap with the script, the claim, and the Job that fills it."""
-        script = f"--from-file={EXAMPLE / 'inputs' / 'make_inputs.py'}"
-        self.kubectl.run("create", "configmap", "quickstart-inputs", script)
-        self.kubectl.apply(self._inputs())
-        self._run_job("quickstart-inputs")
+    def submit(self, obj: Json) -> "JobOnCluster":
+        """Applies one of our objects."""
+        self.kubectl.apply([obj])
+        return self.job(obj["kind"], obj["metadata"]["name"])
 
-    def apply(self) -> None:
-        """Applies the four objects, unchanged but for the gang of two and for what a small node can give."""
-        self.kubectl.apply(map(_fitted, map(_document, sorted(EXAMPLE.glob("*.yaml")))))
+    def job(self, kind: str, name: str) -> "JobOnCluster":
+        """One of our objects, which need not have been seen yet."""
+        return JobOnCluster(self, kind, name)
 
-    def status(self, kind: str) -> Json:
-        """The status of the object of a kind as it was seen last."""
-        status: Json = self.objects.get(kind, {}).get("status", {})
-        return status
-
-    def step(self, kind: str) -> int:
-        """How many steps the object of a kind has told of while training."""
-        progress = self.status(kind).get("progress") or {}
-        return int(progress["step"]) if progress.get("phase") == "training" else 0
-
-    def pods_of(self, kind: str, *, attempt: int = 1) -> dict[str, Json]:
-        """The pods of one attempt of the object of a kind, by name."""
-        wanted = {"posttrain.dev/kind": kind, "posttrain.dev/attempt": str(attempt)}
-        return {name: pod for name, pod in self.pods.items() if wanted.items() <= pod["metadata"]["labels"].items()}
-
-    def wait_for(self, condition: Callable[[], bool], what: str, *, seconds: float) -> None:
-        """Looks until the condition holds; an object that cannot go on ends the wait."""
+    def wait_for(
+        self, condition: Callable[[], bool], what: str, *, seconds: float = SECONDS, patient: bool = False
+    ) -> None:
+        """Looks until the condition holds. An object that cannot go on ends the wait, unless it is ``patient``."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -85,107 +55,173 @@ class OnCluster:
                 log.warning("%s", error)
             if condition():
                 return
-            stalled = [kind for kind in KINDS if _holds(self.status(kind), "Stalled")]
-            assert not stalled, f"{stalled} cannot go on; that was found while waiting for {what}"
+            stalled = [name for name, obj in self.objects.items() if holds(obj, "Stalled")]
+            assert patient or not stalled, f"{stalled} cannot go on; that was found while waiting for {what}"
             assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
             time.sleep(_LOOK_SECONDS)
-
-    def wait_until_all_succeeded(self, *, seconds: float) -> None:
-        """Returns once all four objects have succeeded."""
-        self.wait_for(self._all_succeeded, "the four objects to succeed", seconds=seconds)
-
-    def _all_succeeded(self) -> bool:
-        return all(_holds(self.status(kind), "Succeeded") for kind in KINDS)
 
     def look(self) -> None:
         """Takes in what is there, and tells what is new."""
         for obj in self.kubectl.objects(*KINDS, *CHILDREN, "Pod"):
             kind, name = obj["kind"], obj["metadata"]["name"]
             if kind in KINDS:
-                self.objects[kind] = obj
+                self.objects[kind, name] = obj
+                self._remember(kind, name)
                 self._tell(f"{kind}/{name}", _in_words(obj.get("status", {})))
             elif kind == "Pod":
-                self.pods[name] = obj
+                self.pods[obj["metadata"]["uid"]] = obj
                 self._tell(f"  pod {name}", obj["status"].get("phase", ""))
             else:
                 self.children[name] = obj
 
-    def artifacts(self) -> dict[str, tuple[str, str]]:
-        """The artifacts on the claim: by object, how its files compare with its manifest, and its digest."""
-        job = next(obj for obj in self._inputs() if obj["kind"] == "Job")
-        job["metadata"]["name"] = "artifacts"
-        job["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", CHECK]
-        self.kubectl.apply([job])
-        self._run_job("artifacts")
-        lines = self.kubectl.run("logs", "job/artifacts").splitlines()
-        return {(found := line.rsplit(maxsplit=2))[0]: (found[1], found[2]) for line in lines}
+    def wait_for_job(self, name: str, *, seconds: float = SECONDS) -> None:
+        """Returns once a Job (batch/v1) of this namespace is complete."""
+        self.wait_for(lambda: self._is_complete(name), f"Job/{name}", seconds=seconds)
+
+    def wait_until_gone(self, *, seconds: float) -> None:
+        """Returns once the namespace and everything in it is deleted."""
+        gone = ("wait", "--for=delete", f"namespace/{self.kubectl.namespace}", f"--timeout={seconds:.0f}s")
+        self.kubectl.run(*gone, seconds=seconds + 10)
 
     def events(self) -> list[Json]:
         """Every event in the namespace, oldest first."""
         return sorted(self.kubectl.objects("Event"), key=lambda event: str(event["metadata"]["creationTimestamp"]))
 
+    def wrongs(self) -> list[str]:
+        """What must not happen in any test: a pod that the namespace refuses, a defect of the operator."""
+        events = self.events()
+        wrongs = [event["message"] for event in events if "violates PodSecurity" in event["message"]]
+        return wrongs + [event["message"] for event in events if event["reason"] == "InternalError"]
+
     def describe(self) -> str:
         """The state of everything, for whoever has to find out why a test failed."""
         try:
-            return "\n\n".join(self._description())
+            return "\n\n".join([f"namespace {self.kubectl.namespace}", *self._description()])
         except KubectlError as error:
             return f"the cluster could not be asked: {error}"
 
     def _description(self) -> list[str]:
         told = [(event["type"], event["reason"], event["involvedObject"], event["message"]) for event in self.events()]
         lines = [f"{kind} {reason} {obj['kind']}/{obj['name']}: {text}" for kind, reason, obj, text in told]
-        parts = [f"{obj['kind']}: {json.dumps(obj.get('status'), indent=1)}" for obj in self.kubectl.objects(*KINDS)]
+        ours = self.kubectl.objects(*KINDS)
+        parts = [f"{o['kind']}/{o['metadata']['name']}: {json.dumps(o.get('status'), indent=1)}" for o in ours]
         parts.append(self.kubectl.run("get", ",".join([*CHILDREN, "Pod", "pvc"]), "--output", "wide"))
         parts.append("events\n" + "\n".join(lines))
         for pod in self.kubectl.objects("Pod"):
             name = pod["metadata"]["name"]
             parts.append(f"log of {name}\n{self.kubectl.logs(name, lines=_LOG_LINES)}")
-        return [*parts, f"log of the operator\n{self.operator_log()}"]
-
-    def _inputs(self) -> list[Json]:
-        """The example's claim and Job, with the image of this test."""
-        documents: list[Json] = list(yaml.safe_load_all((EXAMPLE / "inputs" / "inputs.yaml").read_text("utf-8")))
-        job = next(document for document in documents if document["kind"] == "Job")
-        job["spec"]["template"]["spec"]["containers"][0]["image"] = self._image
-        return documents
-
-    def _run_job(self, name: str) -> None:
-        self.wait_for(lambda: self._is_complete(name), f"Job/{name}", seconds=_JOB_SECONDS)
+        return parts
 
     def _is_complete(self, job: str) -> bool:
-        status: Json = self.children.get(job, {}).get("status", {})
-        assert not _holds(status, "Failed"), f"Job/{job} failed"
+        child = self.children.get(job, {})
+        assert not holds(child, "Failed"), f"Job/{job} failed"
         states = [
             container["state"].get("waiting", {}).get("reason")
             for pod in self.pods.values()
-            if pod["metadata"]["labels"].get("job-name") == job
+            if pod["metadata"].get("labels", {}).get("job-name") == job
             for container in pod["status"].get("containerStatuses", [])
         ]
-        assert "ErrImagePull" not in states, f"no node has the image {self._image}; docs/e2e.md says how to make it"
-        return _holds(status, "Complete")
+        pulling = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"}
+        assert not pulling & set(states), f"no node has the image of Job/{job}; docs/e2e.md says how to make it"
+        return holds(child, "Complete")
+
+    def _remember(self, kind: str, name: str) -> None:
+        seen = self.reasons.setdefault((kind, name), [])
+        conditions = self.objects[kind, name].get("status", {}).get("conditions", [])
+        seen += [c["reason"] for c in conditions if c["status"] == "False" and c["reason"] not in seen]
 
     def _tell(self, what: str, how: str) -> None:
         if self._told.get(what) != how:
             self._told[what] = how
-            log.info("%s: %s", what, how)
+            log.info("%s %s: %s", self.kubectl.namespace.rpartition("-")[2], what, how)
 
 
-def _document(path: Path) -> Json:
-    document: Json = yaml.safe_load(path.read_text("utf-8"))
-    return document
+@dataclass(frozen=True)
+class JobOnCluster:
+    """One of our objects, as it was seen last."""
+
+    scene: OnCluster
+    kind: str
+    name: str
+
+    @property
+    def status(self) -> Json:
+        status: Json = self.scene.objects.get((self.kind, self.name), {}).get("status", {})
+        return status
+
+    @property
+    def attempts(self) -> list[Json]:
+        found: list[Json] = self.status.get("attempts", [])
+        return found
+
+    @property
+    def reasons(self) -> list[str]:
+        """Every reason that it was seen to tell."""
+        return self.scene.reasons.get((self.kind, self.name), [])
+
+    @property
+    def step(self) -> int:
+        """How many steps it has told of while training."""
+        progress = self.status.get("progress") or {}
+        return int(progress["step"]) if progress.get("phase") == "training" else 0
+
+    def condition(self, kind: str) -> Json:
+        """The condition of a type; empty where it was not told yet."""
+        conditions: list[Json] = self.status.get("conditions", [])
+        return next((condition for condition in conditions if condition["type"] == kind), {})
+
+    def pods(self, *, attempt: int = 1, role: str = "") -> list[Json]:
+        """The pods of one attempt that were ever seen, by name."""
+        wanted = {
+            "posttrain.dev/kind": self.kind,
+            "posttrain.dev/name": self.name,
+            "posttrain.dev/attempt": f"{attempt}",
+        }
+        wanted |= {"app.kubernetes.io/component": role} if role else {}
+        pods = [pod for pod in self.scene.pods.values() if wanted.items() <= pod["metadata"]["labels"].items()]
+        return sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
+
+    def reach(self, reason: str, *, seconds: float = SECONDS) -> str:
+        """Waits until it gives this reason for not being ready. Returns the sentence that it adds."""
+        self.scene.wait_for(
+            lambda: self.condition("Ready").get("reason") == reason, f"{self} to be {reason}", seconds=seconds
+        )
+        return str(self.condition("Ready")["message"])
+
+    def wait_past(self, step: int, *, attempt: int = 1, seconds: float = SECONDS) -> int:
+        """Waits until it has trained beyond a step. Returns the step that it has told of then."""
+        self.scene.wait_for(
+            lambda: len(self.attempts) == attempt and self.step > step,
+            f"step {step} of {self} in attempt {attempt}",
+            seconds=seconds,
+        )
+        return self.step
+
+    def succeed(self, *, seconds: float = SECONDS) -> None:
+        """Waits for its success."""
+        self.scene.wait_for(lambda: self.holds("Succeeded"), f"{self} to succeed", seconds=seconds)
+
+    def fail(self, *, seconds: float = SECONDS) -> None:
+        """Waits for its end without success."""
+        self.scene.wait_for(lambda: self.holds("Failed"), f"{self} to fail", seconds=seconds, patient=True)
+
+    def holds(self, condition: str) -> bool:
+        """Whether a condition is True."""
+        return holds({"status": self.status}, condition)
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
 
 
-def _fitted(obj: Json) -> Json:
-    obj = copy.deepcopy(obj)
-    obj["spec"]["run"] = {"resources": RESOURCES}
-    if obj["kind"] == "FineTuneJob":
-        obj["spec"]["distributed"] = {"nodes": 2}
-        obj["spec"]["training"]["batchSize"] //= 2  # as many rows in a step as one pod has
-    return obj
+def holds(obj: Json, condition: str) -> bool:
+    """Whether a condition of an object is True."""
+    conditions = obj.get("status", {}).get("conditions") or []
+    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
 
 
-def _holds(status: Json, condition: str) -> bool:
-    return any(c["type"] == condition and c["status"] == "True" for c in status.get("conditions", []))
+def step_of(checkpoint: str) -> int:
+    """The step of a checkpoint's name."""
+    return int(checkpoint.rpartition("-")[2])
 
 
 def _in_words(status: Json) -> str:
