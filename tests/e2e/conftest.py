@@ -69,7 +69,7 @@ def hub(known_hub: HubOnCluster, operator: InstalledOperator) -> Iterator[HubOnC
 @pytest.fixture
 def new_namespace(operator: InstalledOperator, request: pytest.FixtureRequest) -> Iterator[Callable[[], OnCluster]]:
     """Makes namespaces as teams have them, which let in nothing but restricted pods. They go with the test."""
-    scenes = request.node.stash.setdefault(_SCENES, [])
+    scenes: list[OnCluster] = request.node.stash.setdefault(_SCENES, [])
 
     def make() -> OnCluster:
         kubectl = NamespacedKubectl(f"posttrain-e2e-{uuid.uuid4().hex[:8]}")
