@@ -45,7 +45,8 @@ def _train(pipeline: Pipeline, *, steps: int, checkpoint_every: int) -> None:
     training = {"maxSteps": steps, "batchSize": 512, "learningRate": 1e-3, "maxLength": 128, "precision": "fp32"}
     run: dict[str, Any] = {"retries": 10}
     checkpoints = {"everySteps": checkpoint_every}
-    pipeline.change(FINETUNE, training=training, checkpoints=checkpoints, evaluation=None, run=run)
+    alone = {"nodes": 1}
+    pipeline.change(FINETUNE, training=training, distributed=alone, checkpoints=checkpoints, evaluation=None, run=run)
 
 
 def _seconds_of_a_step(pipeline: Pipeline) -> float:
