@@ -25,6 +25,7 @@ PUBLISHING: Final[Json] = {
 
 def test_the_quickstart_succeeds_on_a_cluster(empty: OnCluster, hub: HubOnCluster) -> None:
     make_inputs(empty)
+    empty.kubectl.apply([hub.way_out()])
     jobs = apply(empty)
     empty.wait_for(lambda: all(job.holds("Succeeded") for job in jobs.values()), "all to succeed", seconds=SECONDS)
     assert jobs["FilterJob"].status["metrics"]["rowsKept"] == 4000

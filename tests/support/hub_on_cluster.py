@@ -5,6 +5,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Final
 
+from posttrain_operator.labels import MANAGER
 from support import hub as stand_in
 from support.helper_pods import pod_spec
 from support.kubectl import Json, NamespacedKubectl
@@ -35,6 +36,17 @@ class HubOnCluster:
     def stop(self) -> None:
         """Takes it away."""
         self.kubectl.run("delete", "namespace", self.kubectl.namespace, "--ignore-not-found", seconds=120)
+
+    def way_out(self) -> Json:
+        """The policy that a team's namespace needs besides its own, which lets jobs out to HTTPS alone."""
+        there = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.kubectl.namespace}}}
+        spec = {
+            "podSelector": {"matchLabels": {"app.kubernetes.io/managed-by": MANAGER}},
+            "policyTypes": ["Egress"],
+            "egress": [{"to": [there], "ports": [{"protocol": "TCP", "port": PORT}]}],
+        }
+        metadata = {"name": "hub"}
+        return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
     def files(self, repository: str) -> dict[str, int]:
         """The files of a repository, such as ``models/acme/thing``, by path: their sizes in bytes."""
