@@ -13,6 +13,7 @@ from posttrain_operator.settings import STAGES
 ROOT: Final = Path(__file__).parents[3]
 WORKFLOWS: Final = sorted((ROOT / ".github/workflows").glob("*.yaml"))
 BIN: Final = Path(sys.executable).parent
+KIND: Final = ROOT / "hack/kind"
 
 EXPRESSION: Final = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
 OUTPUT: Final = re.compile(r"\bsteps\.([\w-]+)\.|\bneeds\.([\w-]+)\.|\bmatrix\.([\w-]+)")
@@ -117,6 +118,25 @@ def test_the_shell_takes_every_command_and_the_checkout_has_what_they_start(path
 def test_a_release_has_the_operator_and_every_stage() -> None:
     release = jobs(ROOT / ".github/workflows/release.yaml")
     assert set(release["images"]["strategy"]["matrix"]["image"]) == {"operator", *STAGES}
+
+
+def test_what_a_trial_cluster_is_made_of_is_pinned_by_content() -> None:
+    """By commit and by digest: whoever moves a tag changes nothing here."""
+    remote = [
+        line for path in KIND.rglob("*.yaml") for line in path.read_text("utf-8").splitlines() if "https://" in line
+    ]
+    assert len(remote) == 2
+    assert [line for line in remote if not re.search(r"\?ref=[0-9a-f]{40}$", line)] == []
+    (node,) = yaml.safe_load((KIND / "cluster.yaml").read_text("utf-8"))["nodes"]
+    assert re.fullmatch(r"kindest/node:v1\.36\.\d+@sha256:[0-9a-f]{64}", node["image"])
+
+
+def test_a_trial_cluster_has_the_training_operator_of_the_other_tests() -> None:
+    """The commit is that of the version which hack/tools pins by checksum."""
+    pinned = (ROOT / "hack/tools/training-operator/go.mod").read_text("utf-8")
+    found = re.search(r"github.com/kubeflow/training-operator (v\S+)", pinned)
+    assert found is not None
+    assert f"training operator {found[1]}," in (KIND / "training-operator/kustomization.yaml").read_text("utf-8")
 
 
 def lint(folder: Path) -> list[str]:
