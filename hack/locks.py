@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "locks"
 UV = Path(sys.executable).parent / "uv"
 
-ENVIRONMENTS = ("bootstrap", "cpu", "operator", "dev")
+ENVIRONMENTS = ("bootstrap", "build", "cpu", "operator", "filter", "finetune", "rl", "serve", "upload", "dev")
 """In the order of compilation: a later one keeps to the versions of those before it."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """The images have the first; a developer's machine has any of them, and ``dev`` is what it installs."""

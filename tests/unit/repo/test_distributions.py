@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from posttrain_operator.settings import STAGES
 
 ROOT = Path(__file__).parents[3]
 PROJECTS = sorted([*ROOT.glob("jobs/*/pyproject.toml"), ROOT / "operator/pyproject.toml", ROOT / "cli/pyproject.toml"])
@@ -86,8 +87,10 @@ def test_what_is_declared_is_locked_for_development(project: Path) -> None:
     assert not missing, "name them in locks/cpu.in, then run: make lock"
 
 
-def test_what_the_operator_declares_is_in_its_own_lock() -> None:
-    assert declared(ROOT / "operator/pyproject.toml") - set(ours()) <= set(locked("operator"))
+@pytest.mark.parametrize("image", ["operator", *STAGES])
+def test_the_lock_of_an_image_has_what_its_program_declares(image: str) -> None:
+    wanted = declared(ours()[f"posttrain-{image}"]) - set(ours())
+    assert wanted <= set(locked(image)), f"name it in locks/{image}.in, then run: make lock"
 
 
 def test_the_contract_needs_pydantic_alone() -> None:

