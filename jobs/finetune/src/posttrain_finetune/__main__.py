@@ -14,4 +14,4 @@ def supervise(context: StageContext[FineTuneStage]) -> Finished:
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage("finetune", supervise))
+    sys.exit(run_stage("finetune", supervise, modules=["bitsandbytes", "deepspeed"]))

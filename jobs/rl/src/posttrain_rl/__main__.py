@@ -15,4 +15,4 @@ def supervise(context: StageContext[RLStage]) -> Finished:
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage("rl", supervise))
+    sys.exit(run_stage("rl", supervise, modules=["bitsandbytes", "vllm"]))
