@@ -55,7 +55,7 @@ cluster: ## a cluster for trials, with the images of this checkout in it; UP, BU
 .PHONY: images
 images: ## the images of this checkout: the operator's, and one with every stage for CPUs; built and loaded into the nodes
 	$(BUILD) -t posttrain/operator:dev -f images/operator/Dockerfile .
-	$(BUILD) -t posttrain/cpu:dev -f images/cpu/Dockerfile .
+	$(BUILD) -t posttrain/cpu:dev --build-arg STAGE=cpu -f images/stage/Dockerfile .
 	$(LOAD) posttrain/operator:dev posttrain/cpu:dev
 
 E2E := $(BIN)/pytest -m e2e --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' --log-cli-date-format=%T

@@ -172,7 +172,7 @@ def test_a_small_cluster_needs_little_and_pulls_nothing(made: list[Json]) -> Non
     (container,) = deployment(made)["spec"]["template"]["spec"]["containers"]
     assert (container["image"], container["imagePullPolicy"]) == ("posttrain/operator:dev", "Never")
     images = from_environment(environment(made)).images
-    assert images == {stage: f"posttrain/{stage}:dev" for stage in STAGES}
+    assert images == dict.fromkeys(STAGES, "posttrain/cpu:dev"), "one image has every stage, so that two are loaded"
     assert deployment(made)["spec"]["replicas"] == 1
 
 
