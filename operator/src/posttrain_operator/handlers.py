@@ -6,7 +6,8 @@ import logging
 from typing import Any, Final
 
 import kopf
-from kopf._cogs.clients.errors import APINotFoundError  # it has no public name
+from kopf._cogs.clients.errors import APINotFoundError  # these have no public names
+from kopf._core.engines.peering import Identity
 
 from posttrain_operator import labels
 from posttrain_operator.controller import Controller
@@ -30,6 +31,8 @@ async def operate(settings: Settings) -> None:
             await kopf.operator(
                 registry=_registry(controller),
                 standalone=True,
+                # Not told, kopf asks for the name of the user, and the one of a pod need not have any.
+                identity=Identity(settings.identity),
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,
                 stop_flag=controller.anew,
