@@ -197,14 +197,14 @@ class TestEditsOfRun:
 
     def test_resources_labels_and_image_are_those_of_the_next_attempt(self) -> None:
         scene = started()
-        edit(scene, image="acme/new", podLabels={"team": "a"})
+        edit(scene, image="acme/new:2", podLabels={"team": "a"})
         assert scene.outcomes == [None]
         scene.end_workers(143, failure(ExitCode.PREEMPTED))
         scene.settle()
         (ref,) = [ref for ref in scene.cluster.of_kind("PyTorchJob") if ref.name.endswith("-2")]
         for template in pod_templates(scene.cluster.objects[ref]):
             assert template["metadata"]["labels"]["team"] == "a"
-            assert template["spec"]["containers"][0]["image"] == "acme/new"
+            assert template["spec"]["containers"][0]["image"] == "acme/new:2"
 
 
 class TestPodMetadata:
