@@ -101,8 +101,8 @@ class OnCluster:
             return f"the cluster could not be asked: {error}"
 
     def _description(self) -> list[str]:
-        told = [(event["type"], event["reason"], event["involvedObject"], event["message"]) for event in self.events()]
-        lines = [f"{kind} {reason} {obj['kind']}/{obj['name']}: {text}" for kind, reason, obj, text in told]
+        told = [(event["involvedObject"], *map(event.get, ("type", "reason", "message"))) for event in self.events()]
+        lines = [f"{kind} {reason} {obj['kind']}/{obj['name']}: {text}" for obj, kind, reason, text in told]
         ours = self.kubectl.objects(*KINDS)
         parts = [f"{o['kind']}/{o['metadata']['name']}: {json.dumps(o.get('status'), indent=1)}" for o in ours]
         parts.append(self.kubectl.run("get", ",".join([*CHILDREN, "Pod", "pvc"]), "--output", "wide"))
