@@ -13,7 +13,6 @@ from support.api import Api, ApiError, Kubectl
 from support.jobs import SPECS, job
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 GOLDEN = ROOT / "tests/golden/input"
 REFUSED = {"invalid-spec"}
 """Golden cases whose object only an older definition can have let in."""
@@ -46,11 +45,6 @@ def test_a_kind_is_established(api: Api, kind: str) -> None:
     definition = api.get(Ref(CRD, "CustomResourceDefinition", "", f"{KINDS[kind].plural}.posttrain.dev"))
     conditions = {condition["type"]: condition["status"] for condition in definition["status"]["conditions"]}
     assert conditions == {"Established": "True", "NamesAccepted": "True"}
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_an_example_is_accepted(kubectl: Kubectl, namespace: str, path: Path) -> None:
-    kubectl("apply", "--dry-run=server", "--namespace", namespace, "--filename", str(path))
 
 
 def test_the_golden_objects_are_accepted(kubectl: Kubectl, namespace: str) -> None:

@@ -14,7 +14,7 @@ from support.api_client import Server
 from support.control_plane import ControlPlane
 from support.fault_proxy import FaultProxy, fault_proxy
 from support.jobs import job
-from support.manifests import FOLDERS, INSTALLING, MANIFESTS, ROOT, build, of_kind
+from support.manifests import FILES, FOLDERS, INSTALLING, ROOT, build, of_kind
 from support.operator_process import kubeconfig, operator_process
 from support.tools import Tools
 from support.waiting import wait_for
@@ -27,11 +27,6 @@ RESTRICTED: Final = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode
 KUEUES_OWN: Final = ("ClusterQueue", "ResourceFlavor", "WorkloadPriorityClass")
 """Kinds of Kueue that no test plays."""
 QUICKSTART: Final = "../examples/quickstart/inputs"
-FILES: Final = sorted(
-    path
-    for path in (*(ROOT / "examples").rglob("*.yaml"), *MANIFESTS.glob("samples/*.yaml"))
-    if path.name != "kustomization.yaml"
-)
 CHILDREN: Final = {"FilterJob": "Job", "FineTuneJob": "PyTorchJob", "RLJob": "StatefulSet", "UploadJob": "Job"}
 VERSIONS: Final = {"Job": "batch/v1", "PyTorchJob": "kubeflow.org/v1", "StatefulSet": "apps/v1"}
 

@@ -6,17 +6,12 @@ from typing import Final
 import pytest
 import yaml
 from support.kubectl import has_kind, kustomize
-from support.manifests import FOLDERS, MANIFESTS, ROOT
+from support.manifests import FILES, FOLDERS, MANIFESTS, ROOT
 from support.on_cluster import OnCluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 DRY: Final = ("apply", "--dry-run=server")
-FILES: Final = sorted(
-    path
-    for path in (*(ROOT / "examples").rglob("*.yaml"), *MANIFESTS.glob("samples/*.yaml"))
-    if path.name != "kustomization.yaml"
-)
 
 
 def test_every_example_and_sample_is_taken(empty: OnCluster) -> None:

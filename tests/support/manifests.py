@@ -14,6 +14,12 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 MANIFESTS: Final = ROOT / "manifests"
 FOLDERS: Final = sorted(str(path.parent.relative_to(MANIFESTS)) for path in MANIFESTS.rglob("kustomization.yaml"))
 """Everything below manifests/ that can be built."""
+FILES: Final = sorted(
+    path
+    for path in (*(ROOT / "examples").rglob("*.yaml"), *MANIFESTS.glob("samples/*.yaml"))
+    if path.name != "kustomization.yaml"
+)
+"""Every example and sample that is applied as it is."""
 INSTALLING: Final = ("base", "overlays/argocd", "overlays/kind", "overlays/namespaced", "overlays/production")
 """Those with the operator in them."""
 _NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
