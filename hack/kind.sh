@@ -7,6 +7,7 @@ cd "$(dirname "$0")/kind"
 if ! kind get clusters 2>/dev/null | grep -qx posttrain; then
   kind create cluster --config cluster.yaml --wait 5m
 fi
+kind export kubeconfig --name posttrain   # KUBECONFIG may be another file than when the cluster was made
 kubectl() { command kubectl --context kind-posttrain "$@"; }
 
 kubectl apply --server-side -k training-operator

@@ -35,10 +35,10 @@ for path in sorted(Path("/claim").rglob(layout.MANIFEST)):
 """Run beside the claim: one line for each artifact on it. Prepared rows are kept in the same way, and are nobody's."""
 
 
-def pod_spec(command: Sequence[str], *, mounts: Mapping[str, Json] = _NONE, cpu: str = "50m") -> Json:
+def pod_spec(command: Sequence[str], *, mounts: Mapping[str, Json] = _NONE) -> Json:
     """A restricted pod that runs a command with volumes at some paths."""
     volumes = {f"volume-{number}": (path, source) for number, (path, source) in enumerate(mounts.items())}
-    amounts = {"cpu": cpu, "memory": "256Mi"}
+    amounts = {"cpu": "50m", "memory": "256Mi"}
     container = {
         "name": "main",
         "image": IMAGE,

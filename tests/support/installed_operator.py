@@ -22,6 +22,7 @@ _SELECTOR: Final = "app.kubernetes.io/name=posttrain-operator"
 _COUNT: Final = re.compile(r'^posttrain_api_request_seconds_count\{.*verb="(\w+)".*\} (\S+)$', re.MULTILINE)
 _METRICS: Final = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/metrics').read().decode())"
 _START_SECONDS: Final = 240.0
+_TAIL_LINES: Final = 40
 _PAUSE: Final = 2.0
 
 
@@ -61,10 +62,10 @@ class InstalledOperator:
         """Its log."""
         return self.kubectl.run("logs", "--selector", _SELECTOR, "--tail=-1").splitlines()
 
-    def tail(self, lines: int = 40) -> str:
+    def tail(self) -> str:
         """The end of its log."""
         try:
-            return "\n".join(self.lines()[-lines:])
+            return "\n".join(self.lines()[-_TAIL_LINES:])
         except KubectlError as error:
             return str(error)
 

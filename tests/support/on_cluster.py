@@ -74,9 +74,9 @@ class OnCluster:
             else:
                 self.children[name] = obj
 
-    def wait_for_job(self, name: str, *, seconds: float = SECONDS) -> None:
+    def wait_for_job(self, name: str) -> None:
         """Returns once a Job (batch/v1) of this namespace is complete."""
-        self.wait_for(lambda: self._is_complete(name), f"Job/{name}", seconds=seconds)
+        self.wait_for(lambda: self._is_complete(name), f"Job/{name}")
 
     def wait_until_gone(self, *, seconds: float) -> None:
         """Returns once the namespace and everything in it is deleted."""
@@ -188,18 +188,14 @@ class JobOnCluster:
         )
         return str(self.condition("Ready")["message"])
 
-    def wait_past(self, step: int, *, attempt: int = 1, seconds: float = SECONDS) -> int:
-        """Waits until it has trained beyond a step. Returns the step that it has told of then."""
-        self.scene.wait_for(
-            lambda: len(self.attempts) == attempt and self.step > step,
-            f"step {step} of {self} in attempt {attempt}",
-            seconds=seconds,
-        )
+    def wait_past(self, step: int) -> int:
+        """Waits until its first attempt has trained beyond a step. Returns the step that it has told of then."""
+        self.scene.wait_for(lambda: len(self.attempts) == 1 and self.step > step, f"step {step} of {self}")
         return self.step
 
-    def succeed(self, *, seconds: float = SECONDS) -> None:
+    def succeed(self) -> None:
         """Waits for its success."""
-        self.scene.wait_for(lambda: self.holds("Succeeded"), f"{self} to succeed", seconds=seconds)
+        self.scene.wait_for(lambda: self.holds("Succeeded"), f"{self} to succeed")
 
     def fail(self, *, seconds: float = SECONDS) -> None:
         """Waits for its end without success."""
