@@ -155,3 +155,6 @@ def test_a_server_that_never_answers_costs_the_training_nothing_and_the_end_a_bo
     assert tracker._process is not None
     with pytest.raises(ProcessLookupError):
         os.killpg(tracker._process.pid, 0)
+    assert tracker._process.stdin is not None
+    assert tracker._process.stdin.closed
+    assert not tracker._thread.is_alive()

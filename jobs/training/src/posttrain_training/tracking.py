@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from posttrain_contract.progress import SampleLine
 from posttrain_contract.stage import FineTuneStage, RLStage
@@ -70,16 +70,18 @@ class Tracker:
             except subprocess.TimeoutExpired:
                 log.warning("tracking did not end in %g s and was cut off; `wandb sync` sends what is missing", seconds)
             _kill_group(self._process)
+        # Where the queue was full, the mark of its end was lost; from here on the thread empties it without waiting.
+        self._put(None, seconds=1.0)
         self._thread.join(1.0)
-        self._lost += self._lines.qsize() if status is None else 0
         if status != 0:
             self._lost = max(self._lost, 1)
         if self._lost:
             log.warning("figures were lost on their way to the trackers; the run's own history has all of them")
 
-    def _put(self, message: Mapping[str, Any] | None) -> None:
+    def _put(self, message: Mapping[str, Any] | None, seconds: float = 0.0) -> None:
+        line = None if message is None else json.dumps(message).encode() + b"\n"
         try:
-            self._lines.put_nowait(None if message is None else json.dumps(message).encode() + b"\n")
+            self._lines.put(line, block=seconds > 0, timeout=seconds)
         except queue.Full:
             self._lost += 1
 
@@ -92,11 +94,11 @@ class Tracker:
                     raise BrokenPipeError
                 pipe.write(line)
                 pipe.flush()
-            except (OSError, ValueError):
+            except OSError:
+                _close(pipe)
                 pipe = None
                 self._lost += 1
-        if pipe is not None:
-            _close(pipe)
+        _close(pipe)
 
 
 def _start(context: StageContext[Any]) -> "subprocess.Popen[bytes] | None":
@@ -135,8 +137,8 @@ def _kill_group(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def _close(pipe: Any) -> None:
-    try:
-        pipe.close()
-    except OSError as error:
-        log.debug("the tracker was gone: %s", error)
+def _close(pipe: IO[bytes] | None) -> None:
+    """A pipe that broke is closed by this as well, though it cannot pass its last bytes on."""
+    if pipe is not None:
+        with contextlib.suppress(OSError):
+            pipe.close()
