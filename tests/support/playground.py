@@ -3,6 +3,7 @@
 import copy
 import itertools
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Chronicle(Witness):
         """What no status may say, and what none may say after the one before."""
         self.log: list[tuple[str, Json]] = []
         """Every event of every watch."""
+        self.families: defaultdict[str, dict[str, Json]] = defaultdict(dict)
+        """What there is of each owner's, by the owner's uid and its own."""
         self._follower = StatusFollower()
 
     def see(self, event: str, obj: Json) -> None:
@@ -47,7 +50,12 @@ class Chronicle(Witness):
                 self._follower.see(obj)
             except (IllegalStatusError, TypeError, KeyError, AttributeError) as error:  # some are garbled by a test
                 self.illegal.append(f"{type(error).__name__}: {error}")
+        uid, family = obj["metadata"]["uid"], self.families[_owner(obj)]
         super().see(event, obj)
+        if uid in self.present:
+            family[uid] = obj
+        else:
+            family.pop(uid, None)
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class PlayedJob:
     @property
     def children(self) -> list[Json]:
         """What the operator made for it and is there."""
-        return [obj for obj in [*self.chronicle.present.values()] if _owner(obj) == self.uid]
+        return [*self.chronicle.families[self.uid].values()]
 
     @property
     def pods(self) -> list[Json]:

@@ -1,6 +1,7 @@
 """The operator at work: what is seen becomes keys, keys become passes, and only the holder of the lease makes any."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Iterable
@@ -266,6 +267,7 @@ class Controller:
                     _log.warning("%s", unavailable)
             await self._collect()
             if turn % _RESYNCS == 0:
+                gc.collect()  # see __main__: at other times only what is young is looked through
                 for raw in self._resources():
                     if not mapping(raw.get("status")).get("completionTime"):
                         self.queue.add(Ref.of(raw))

@@ -19,7 +19,7 @@ _FIRST_PAUSE: Final = 0.2
 """Seconds before a failed key is tried again; doubles with every failure."""
 _LONGEST_PAUSE: Final = 60.0
 _JITTER: Final = 0.25
-"""Share by which a pause is stretched at random, so that failures do not come back together."""
+"""Share by which a pause is stretched at random, so that keys which began together do not come back together."""
 
 _PACE: Final = 1.0
 """Seconds that one key's passes are apart when it wants them all the time."""
@@ -94,7 +94,7 @@ class WorkQueue:
         """Wants a pass after a pause that grows with every failure in a row."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
         grown = timedelta(seconds=min(_FIRST_PAUSE * 2 ** min(count - 1, 20), _LONGEST_PAUSE))
-        self.add_after(key, max(grown, at_least or timedelta()) * (1 + _JITTER * self._jitter()))
+        self.add_after(key, max(grown, at_least or timedelta()) * self._stretch())
 
     def succeeded(self, key: Ref) -> None:
         """Forgets the failures of a key."""
@@ -144,17 +144,21 @@ class WorkQueue:
             # A pass that finds nothing to do waits for nobody: without this, a long queue would stop everything else.
             await asyncio.sleep(0)
 
+    def _stretch(self) -> float:
+        return 1 + _JITTER * self._jitter()
+
     def _early(self, key: Ref) -> float:
         """Seconds by which a pass would come too early; none: it is counted.
 
-        Each pass pays a second, up to ten ahead, so that a key which is added without end gets one pass a second.
+        Each pass pays a second or a little more, up to ten ahead, so that a key which is added without end gets a pass
+        a second.
         """
         now = self._clock()
         paid_until = max(self._paid_until.get(key, now), now)
         early = paid_until + _PACE - now - _AHEAD
         if early > _TICK:
             return early
-        self._paid_until[key] = paid_until + _PACE
+        self._paid_until[key] = paid_until + _PACE * self._stretch()
         return 0.0
 
     def _due(self, key: Ref) -> None:

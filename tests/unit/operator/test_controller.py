@@ -1,6 +1,7 @@
 """The operator at work: who gets a pass because of what, what becomes of a pass, and how the process says how it is."""
 
 import asyncio
+import gc
 import logging
 import socket
 import time
@@ -16,6 +17,7 @@ import aiohttp
 import pytest
 import yaml
 from aiohttp import web
+from posttrain_operator import __main__ as program
 from posttrain_operator import controller as controller_module
 from posttrain_operator import handlers, labels, metrics
 from posttrain_operator.cluster import Json, Ref
@@ -500,6 +502,51 @@ def test_a_sweep_finds_what_no_event_told(cluster: Callable[[Handler], Any], mon
             await at.stop()
 
     asyncio.run(run())
+
+
+def test_the_whole_memory_is_looked_through_between_sweeps(
+    cluster: Callable[[Handler], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listings: list[int] = []
+
+    async def run() -> None:
+        api = PagedApi()
+        async with cluster(api):
+            at = Controller(Settings(sweep_interval=timedelta(milliseconds=10)))
+            monkeypatch.setattr(gc, "collect", lambda: listings.append(_times(api, "pytorchjobs")))
+            await at.start()
+            await until(lambda: len(listings) == 2)
+            await at.stop()
+
+    asyncio.run(run())
+    first, second = listings
+    assert second - first == 5, "once in five sweeps"
+
+
+def _times(api: PagedApi, plural: str) -> int:
+    return sum(plural in path for path in api.requests)
+
+
+def test_and_at_no_other_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own rule would have it done whenever the cache has grown by a quarter."""
+    seen: list[int] = []
+
+    async def work(_: Settings) -> None:
+        seen.append(gc.get_threshold()[2])
+
+    async def nothing() -> None:
+        pass
+
+    monkeypatch.setattr(program, "operate", work)
+    monkeypatch.setattr(program, "load_configuration", nothing)
+    monkeypatch.setattr(program, "set_up", lambda _: None)
+    monkeypatch.setattr("sys.argv", ["posttrain-operator"])
+    usual = gc.get_threshold()
+    try:
+        assert program.main() == 0
+    finally:
+        gc.set_threshold(*usual)
+    assert seen[0] >= 1_000_000
 
 
 def test_a_process_that_cannot_begin_ends(cluster: Callable[[Handler], Any]) -> None:

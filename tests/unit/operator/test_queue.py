@@ -1,6 +1,7 @@
 """The work queue, in virtual time: who gets a pass, when, and in which turn."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -555,6 +556,22 @@ def test_a_key_that_is_added_all_the_time_gets_ten_passes_and_then_one_a_second(
             assert 18 <= len(passes.begun) <= 21
 
     in_virtual_time(scenario())
+
+
+def test_keys_that_never_rest_do_not_come_together_though_they_began_so() -> None:
+    async def scenario() -> list[float]:
+        work = WorkQueue(jitter=random.Random(1).random, clock=lambda: asyncio.get_running_loop().time())
+        passes = Passes(lasting=0.0)
+        with workers(2, work, passes):
+            for _ in range(3_000):
+                for number in range(20):
+                    work.add(key(str(number)))
+                await asyncio.sleep(0.01)
+        return [time for time in passes.times if time >= 20]
+
+    times = in_virtual_time(scenario())
+    assert 150 <= len(times) <= 210, "a pass a second, or a little less"
+    assert max(Counter(int(time * 10) for time in times).values()) < 10, "half of the keys in a tenth of a second"
 
 
 def test_its_last_word_is_heard_all_the_same() -> None:
