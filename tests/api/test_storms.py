@@ -33,8 +33,6 @@ STORMS: Final[dict[str, tuple[float, Change]]] = {
 }
 """By what is changed: changes a second, and the change."""
 OBJECTS: Final = 20
-STEADY: Final = 12 * OBJECTS
-"""Changes after which no object has passes left that it may use up at once."""
 NOISE: Final = 0.05
 """Seconds by which one measurement on a busy machine differs from the next."""
 

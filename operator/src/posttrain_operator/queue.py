@@ -2,7 +2,7 @@
 
 A key is worked on by one worker at a time; what is added meanwhile is worked on once more afterwards. Namespaces take
 turns, so a busy one delays the others by one key, not by all of its own. Failures wait longer and longer. A key that is
-added all the time gets ten passes at once, and then one a second.
+added all the time gets ten passes at once, and then one in two seconds.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ _LONGEST_PAUSE: Final = 60.0
 _JITTER: Final = 0.25
 """Share by which a pause is stretched at random, so that keys which began together do not come back together."""
 
-_PACE: Final = 1.0
+_PACE: Final = 2.0
 """Seconds that one key's passes are apart when it wants them all the time."""
 _TICK: Final = 0.001
 """Seconds that are not worth a timer; less may be lost in a sum."""
-_AHEAD: Final = 10.0
+_AHEAD: Final = 20.0
 """Seconds of that which a key may use up at once."""
 
 
@@ -150,8 +150,8 @@ class WorkQueue:
     def _early(self, key: Ref) -> float:
         """Seconds by which a pass would come too early; none: it is counted.
 
-        Each pass pays a second or a little more, up to ten ahead, so that a key which is added without end gets a pass
-        a second.
+        Each pass pays for ``_PACE`` or a little more, up to ``_AHEAD`` ahead, so that a key which is added without end
+        is in the end as far from its last pass.
         """
         now = self._clock()
         paid_until = max(self._paid_until.get(key, now), now)

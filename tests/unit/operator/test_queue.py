@@ -546,11 +546,11 @@ def finish(work: WorkQueue, model: dict[Ref, Key], ref: Ref, *, badly: bool) -> 
 # Keys that never rest.
 
 
-def test_a_key_that_is_added_all_the_time_gets_ten_passes_and_then_one_a_second() -> None:
+def test_a_key_that_is_added_all_the_time_gets_ten_passes_and_then_one_in_two_seconds() -> None:
     async def scenario() -> None:
         work, passes = queue(), Passes(lasting=0.0)
         with workers(2, work, passes):
-            for _ in range(1000):
+            for _ in range(2000):
                 work.add(key("restless"))
                 await asyncio.sleep(0.01)
             assert 18 <= len(passes.begun) <= 21
@@ -563,15 +563,15 @@ def test_keys_that_never_rest_do_not_come_together_though_they_began_so() -> Non
         work = WorkQueue(jitter=random.Random(1).random, clock=lambda: asyncio.get_running_loop().time())
         passes = Passes(lasting=0.0)
         with workers(2, work, passes):
-            for _ in range(3_000):
+            for _ in range(4_000):
                 for number in range(20):
                     work.add(key(str(number)))
                 await asyncio.sleep(0.01)
-        return [time for time in passes.times if time >= 20]
+            return [time for time in passes.times if time >= 10]
 
     times = in_virtual_time(scenario())
-    assert 150 <= len(times) <= 210, "a pass a second, or a little less"
-    assert max(Counter(int(time * 10) for time in times).values()) < 10, "half of the keys in a tenth of a second"
+    assert 20 * 30 / 2.5 <= len(times) <= 20 * 30 / 2
+    assert max(Counter(int(time * 5) for time in times).values()) < 10, "half of the keys in a tenth of their pace"
 
 
 def test_its_last_word_is_heard_all_the_same() -> None:
@@ -582,7 +582,7 @@ def test_its_last_word_is_heard_all_the_same() -> None:
                 work.add(key("restless"))
                 await asyncio.sleep(0.01)
             last = now()
-            await asyncio.sleep(2)
+            await asyncio.sleep(4)
             assert max(at for at, _ in passes.begun) > last
 
     in_virtual_time(scenario())
@@ -595,7 +595,7 @@ def test_after_a_rest_it_is_as_any_other() -> None:
             for _ in range(50):
                 work.add(key("restless"))
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(20)
+            await asyncio.sleep(40)
             work.add(key("restless"))
             await asyncio.sleep(0.01)
             assert now() - passes.begun[-1][0] < 0.05
