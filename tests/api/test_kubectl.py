@@ -15,7 +15,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
 def condition(type_: str, status: str, reason: str) -> Json:
-    told = {"type": type_, "status": status, "reason": reason, "message": ""}
+    told = {"type": type_, "status": status, "reason": reason, "message": "attempt 2 is at work"}
     return {**told, "observedGeneration": 1, "lastTransitionTime": NOON}
 
 
@@ -51,11 +51,14 @@ def test_a_row_says_how_it_is_going(api: Api, kubectl: Kubectl, namespace: str) 
     }
 
 
-def test_a_wide_row_has_the_attempts_and_the_artifact(api: Api, kubectl: Kubectl, namespace: str) -> None:
+def test_a_wide_row_has_the_attempts_the_artifact_and_the_reason_in_words(
+    api: Api, kubectl: Kubectl, namespace: str
+) -> None:
     api.create(job(), namespace=namespace)
     api.patch_status(Ref(API_VERSION, "FineTuneJob", namespace, "job"), RUNNING)
     (row,) = table(kubectl("get", "ftj", "--namespace", namespace, "--output", "wide"))
     assert (row["ATTEMPTS"], row["ARTIFACT"]) == ("2", "pvc://posttrain/team/thing")
+    assert row["MESSAGE"] == "attempt 2 is at work"
 
 
 def test_a_new_object_has_a_row(api: Api, kubectl: Kubectl, namespace: str) -> None:

@@ -27,6 +27,7 @@ _COLUMNS: Final = (
 _WIDE_COLUMNS: Final = (
     ("ATTEMPTS", "integer", ".status.attempts[-1:].number", "Number of the newest attempt."),
     ("ARTIFACT", "string", ".status.artifact.uri", "Where the result lies."),
+    ("MESSAGE", "string", '.status.conditions[?(@.type=="Ready")].message', "The reason in a sentence."),
 )
 
 
