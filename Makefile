@@ -58,6 +58,12 @@ images: ## the images of this checkout: the operator's, and one with every stage
 	$(BUILD) -t posttrain/cpu:dev --build-arg STAGE=cpu -f images/stage/Dockerfile .
 	$(LOAD) posttrain/operator:dev posttrain/cpu:dev
 
+ENGINE := docker
+
+.PHONY: check-images
+check-images: setup ## the images that were built, tried as a cluster would run them; ENGINE=podman, where that has them
+	$(BIN)/python hack/images.py --engine $(ENGINE) posttrain/operator:dev posttrain/cpu:dev
+
 E2E := $(BIN)/pytest -m e2e --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' --log-cli-date-format=%T
 
 .PHONY: e2e

@@ -7,7 +7,7 @@ import os
 import sys
 from importlib.metadata import version
 
-from posttrain_operator.handlers import operate
+from posttrain_operator.handlers import check, operate
 from posttrain_operator.logs import set_up
 from posttrain_operator.rest import NoClusterError, load_configuration
 from posttrain_operator.settings import SettingsError, from_environment
@@ -17,7 +17,10 @@ def main() -> int:
     """Runs the operator until it is told to end; returns the exit status."""
     parser = argparse.ArgumentParser(prog="posttrain-operator", description="Settings: POSTTRAIN_*, docs/operator.md.")
     parser.add_argument("--version", action="version", version=f"posttrain-operator {version('posttrain-operator')}")
-    parser.parse_args()
+    parser.add_argument("--check", action="store_true", help="look whether all that it needs is installed, and end")
+    if parser.parse_args().check:
+        check()
+        return 0
     try:
         settings = from_environment(os.environ)
         asyncio.run(load_configuration())  # a clear word now, instead of tries for ever

@@ -46,6 +46,12 @@ async def operate(settings: Settings) -> None:
             return
 
 
+def check() -> None:
+    """Raises when what the operator needs is not there: everything is imported already, and now told to kopf."""
+    _registry(Controller(Settings()))
+    _configure(kopf.OperatorSettings())
+
+
 def _registry(controller: Controller) -> kopf.OperatorRegistry:
     """The handlers of one operator process."""
     handlers = kopf.OperatorRegistry()

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import getpass
 import logging
 import socket
 import time
@@ -558,6 +559,30 @@ def test_a_process_that_cannot_begin_ends(cluster: Callable[[Handler], Any]) -> 
                 with pytest.raises(Exception, match="handlers failed") as error:
                     await operate(Settings(port=taken.getsockname()[1]))
                 assert isinstance(error.value.__cause__, OSError)
+
+    asyncio.run(run())
+
+
+def test_a_user_without_a_name_may_run_it(cluster: Callable[[Handler], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a cluster that gives each namespace users of its own; libraries ask for the name."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000650000")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    asked: list[str] = []
+
+    async def slow_to_answer(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.json_response({"kind": "Status", "metadata": {}}, status=500)
+
+    async def run() -> None:
+        async with cluster(slow_to_answer):
+            operator = asyncio.get_running_loop().create_task(operate(Settings(port=0)))
+            await until(lambda: "/apis" in asked or operator.done())
+            assert not operator.done()
+            operator.cancel()
+            await asyncio.gather(operator, return_exceptions=True)
 
     asyncio.run(run())
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from fnmatch import fnmatch
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,18 @@ def test_what_is_wrong_with_an_image_is_told(built: Built) -> None:
         "has /opt/b (-rwsr-xr-x)",
     ):
         assert f"posttrain/filter:dev: {problem}" in told
+
+
+def test_an_image_that_is_too_large_fails(
+    built: Built, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built.tried()
+    program = SourceFileLoader("images", str(ROOT / "hack/images.py")).load_module()
+    image = program.Image(f"{built.folder}/engine", "posttrain/filter:dev")
+    assert program.check(image)
+    monkeypatch.setitem(program.MOST_BYTES, "filter", 2_000_000)
+    assert not program.check(image)
+    assert "posttrain/filter:dev: may have 2 MB" in capsys.readouterr().out
 
 
 def test_what_a_failing_program_said_is_told(built: Built) -> None:

@@ -120,8 +120,19 @@ def test_a_release_has_the_operator_and_every_stage() -> None:
     assert set(release["images"]["strategy"]["matrix"]["image"]) == {"operator", *STAGES}
 
 
+def test_an_image_is_tried_before_it_gets_a_tag_or_a_place_in_the_release() -> None:
+    found = jobs(ROOT / ".github/workflows/release.yaml")["images"]["steps"]
+    (build,) = [step["with"] for step in found if step.get("id") == "build"]
+    assert "push-by-digest=true" in build["outputs"]
+    assert "tags" not in build
+    assert set(re.findall(r"^(\w+)=", build["build-args"], re.MULTILINE)) == {"STAGE", "VERSION", "REVISION", "SOURCE"}
+    (last,) = [step["run"].splitlines() for step in found if "hack/images.py" in step.get("run", "")]
+    words = [next(word for word in ("pull", "images.py", "--tag", "digests") if word in line) for line in last]
+    assert words == ["pull", "images.py", "--tag", "digests"]
+
+
 def test_what_a_trial_cluster_is_made_of_is_pinned_by_content() -> None:
-    """By commit and by digest: whoever moves a tag changes nothing here."""
+    """By commit and by digest. The images that the two commits name are their projects' releases, by tag."""
     remote = [
         line for path in KIND.rglob("*.yaml") for line in path.read_text("utf-8").splitlines() if "https://" in line
     ]

@@ -1,4 +1,4 @@
-"""``--version`` and ``--check`` of the stage programs, as somebody asks a built image."""
+"""``--version`` and ``--check`` of the programs, as somebody asks a built image."""
 
 import subprocess
 import sys
@@ -27,6 +27,16 @@ def test_the_operator_tells_its_version() -> None:
     command = [sys.executable, "-m", "posttrain_operator", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"posttrain-operator {checking.version('operator')}\n"
+
+
+def test_the_operator_looks_whether_it_could_start() -> None:
+    command = [sys.executable, "-m", "posttrain_operator", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    without_kopf = "import sys; sys.modules['kopf'] = None; import posttrain_operator.__main__"
+    done = subprocess.run([sys.executable, "-c", without_kopf], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "kopf" in done.stderr
 
 
 def test_a_whole_image_passes_and_tells_what_it_has() -> None:
