@@ -14,6 +14,7 @@ from posttrain_operator.settings import STAGES, Settings, from_environment
 from support.manifests import (
     FOLDERS,
     INSTALLING,
+    MOST_GRANTS,
     Peer,
     build,
     lets_in,
@@ -27,7 +28,6 @@ from support.release import objects
 from support.tools import Tools
 
 SYSTEM: Final = "posttrain-system"
-MOST_GRANTS: Final = 90
 NEVER: Final = ("secrets", "pods/exec", "pods/attach", "serviceaccounts/token")
 STRANGER: Final = Peer("elsewhere", {"app.kubernetes.io/name": "posttrain-operator"})
 

@@ -18,6 +18,7 @@ _END_SECONDS: Final = 300.0
 """Longer than a pod may take to end."""
 _SCENES: Final = pytest.StashKey[list[OnCluster]]()
 _OPERATOR: Final = pytest.StashKey[InstalledOperator]()
+_HUB: Final = pytest.StashKey[HubOnCluster]()
 
 
 def _go_without(what: str) -> NoReturn:
@@ -67,8 +68,9 @@ def operator(installed: InstalledOperator, request: pytest.FixtureRequest) -> It
 
 
 @pytest.fixture
-def hub(known_hub: HubOnCluster, operator: InstalledOperator) -> Iterator[HubOnCluster]:
+def hub(known_hub: HubOnCluster, operator: InstalledOperator, request: pytest.FixtureRequest) -> Iterator[HubOnCluster]:
     """The stand-in Hub, in the cluster."""
+    request.node.stash[_HUB] = known_hub
     try:
         known_hub.start()
         yield known_hub
@@ -139,11 +141,12 @@ def kueue(cluster: None) -> Iterator[KueueOnCluster]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds to a failure what the cluster shows: the namespaces are gone afterwards."""
+    """Adds to a failure what the cluster shows: after a test its namespaces are gone, unless that is what failed."""
     report = yield
     if report.failed:
-        scenes = item.stash.get(_SCENES, []) if report.when != "teardown" else []
-        report.sections.extend(("cluster", scene.describe()) for scene in scenes)
+        report.sections.extend(("cluster", scene.describe()) for scene in item.stash.get(_SCENES, []))
+        if (hub := item.stash.get(_HUB, None)) is not None:
+            report.sections.append(("the stand-in Hub", hub.tail()))
         if (operator := item.stash.get(_OPERATOR, None)) is not None:
             report.sections.append(("operator", operator.tail()))
     return report

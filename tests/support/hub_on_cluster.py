@@ -12,6 +12,7 @@ from support.kubectl import Json, NamespacedKubectl
 
 PORT: Final = 8080
 TOKEN: Final = "hf_end_to_end"
+_TAIL_LINES: Final = 25
 _LABELS: Final = {"app": "hub"}
 _ASK: Final = """
 import sys, urllib.request as u
@@ -53,6 +54,10 @@ class HubOnCluster:
         answer = self.kubectl.python("hub", _ASK, f"http://127.0.0.1:{PORT}/api/{repository}/tree/main", TOKEN)
         entries: list[dict[str, Any]] = json.loads(answer)
         return {entry["path"]: entry["size"] for entry in entries}
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.kubectl.logs("hub", lines=_TAIL_LINES)
 
     def _script(self) -> Json:
         data = {"hub.py": Path(stand_in.__file__).read_text("utf-8")}

@@ -48,8 +48,7 @@ class InstalledOperator:
 
     def pods(self) -> list[str]:
         """Its pods that are not being deleted, by uid."""
-        pods = json.loads(self.kubectl.run("get", "pods", "--selector", _SELECTOR, "--output", "json"))["items"]
-        return [pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        return [pod["metadata"]["uid"] for pod in self._pods()]
 
     def kill(self) -> None:
         """Ends its pod without a warning, and waits until another one is ready."""
@@ -74,8 +73,11 @@ class InstalledOperator:
         return max((str(_record(line).get("time", "")) for line in self.lines()), default="")
 
     def errors(self, *, since: str) -> list[str]:
-        """Its lines after a time that tell of an error, and those that are no line of a log, such as a traceback's."""
-        errors, now = [], ""
+        """Its lines after a time that tell of an error, and those that are no line of a log, such as a traceback's.
+
+        A container that ended and was started again is an error too, at any time: nobody asks it to.
+        """
+        errors, now = self._restarts(), ""
         for line in self.lines():
             record = _record(line)
             now = str(record.get("time", now))
@@ -96,6 +98,14 @@ class InstalledOperator:
         enough = before["PUT"] + renewals
         wait_for(lambda: self.requests()["PUT"] >= enough, "the Lease to be renewed", pause=_PAUSE)
         return self.requests() - before
+
+    def _pods(self) -> list[Json]:
+        pods = json.loads(self.kubectl.run("get", "pods", "--selector", _SELECTOR, "--output", "json"))["items"]
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    def _restarts(self) -> list[str]:
+        containers = [container for pod in self._pods() for container in pod["status"].get("containerStatuses", [])]
+        return [f"{c['name']} was started again: {c['lastState']}" for c in containers if c["restartCount"]]
 
     def _apply(self, folder: Path) -> None:
         self.kubectl.run("apply", "--server-side", "--force-conflicts", "-k", str(folder))

@@ -26,6 +26,8 @@ _NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 
 Right = tuple[str, str, str]
 """(API group, resource, verb)."""
+MOST_GRANTS: Final = 90
+"""Rights that the operator may have."""
 
 
 def build(kubectl: Path, folder: str) -> list[Json]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from support.kubectl import Json, KubectlError, NamespacedKubectl
+from support.kubectl import Json, KubectlError, NamespacedKubectl, has_kind
 
 KINDS: Final = ("FilterJob", "FineTuneJob", "RLJob", "UploadJob")
 CHILDREN: Final = ("PyTorchJob", "StatefulSet", "Job")
@@ -107,6 +107,9 @@ class OnCluster:
         parts = [f"{o['kind']}/{o['metadata']['name']}: {json.dumps(o.get('status'), indent=1)}" for o in ours]
         parts.append(self.kubectl.run("get", ",".join([*CHILDREN, "Pod", "pvc"]), "--output", "wide"))
         parts.append("events\n" + "\n".join(lines))
+        if has_kind("workloads.kueue.x-k8s.io"):
+            waiting = self.kubectl.objects("Workload")
+            parts += [f"Workload/{w['metadata']['name']}: {json.dumps(w.get('status'), indent=1)}" for w in waiting]
         for pod in self.kubectl.objects("Pod"):
             name = pod["metadata"]["name"]
             parts.append(f"log of {name}\n{self.kubectl.logs(name, lines=_LOG_LINES)}")
