@@ -71,8 +71,8 @@ e2e: setup ## everything that is tried on the cluster of KUBECONFIG (docs/e2e.md
 	$(E2E) tests/e2e
 
 .PHONY: e2e-smoke
-e2e-smoke: setup ## the quickstart alone on the cluster of KUBECONFIG
-	$(E2E) tests/e2e/test_quickstart.py
+e2e-smoke: setup ## the quickstart, and pods that are killed while they train, on the cluster of KUBECONFIG
+	$(E2E) tests/e2e/test_quickstart.py tests/e2e/test_disturbances.py
 
 .PHONY: bench-quickstart
 bench-quickstart: setup ## measure the quickstart: time, memory, held-out score; QUICK=1 for one seed
