@@ -17,6 +17,8 @@ from support.on_cluster import OnCluster
 _END_SECONDS: Final = 300.0
 """Longer than a pod may take to end."""
 _SCENES: Final = pytest.StashKey[list[OnCluster]]()
+_LAST_SEEN: Final = pytest.StashKey[list[str]]()
+"""What the namespaces of a test showed when it was over."""
 _OPERATOR: Final = pytest.StashKey[InstalledOperator]()
 _HUB: Final = pytest.StashKey[HubOnCluster]()
 
@@ -93,6 +95,7 @@ def new_namespace(operator: InstalledOperator, request: pytest.FixtureRequest) -
     try:
         assert [wrong for scene in scenes for wrong in scene.wrongs()] == []
     finally:
+        request.node.stash[_LAST_SEEN] = [scene.describe() for scene in scenes]
         for scene in scenes:
             scene.kubectl.run("delete", "namespace", scene.kubectl.namespace, "--ignore-not-found", "--wait=false")
         for scene in scenes:
@@ -141,10 +144,11 @@ def kueue(cluster: None) -> Iterator[KueueOnCluster]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds to a failure what the cluster shows: after a test its namespaces are gone, unless that is what failed."""
+    """Adds to a failure what the cluster shows, or what it showed before the test's namespaces were deleted."""
     report = yield
     if report.failed:
-        report.sections.extend(("cluster", scene.describe()) for scene in item.stash.get(_SCENES, []))
+        told = item.stash.get(_LAST_SEEN, None) or [scene.describe() for scene in item.stash.get(_SCENES, [])]
+        report.sections.extend(("cluster", part) for part in told)
         if (hub := item.stash.get(_HUB, None)) is not None:
             report.sections.append(("the stand-in Hub", hub.tail()))
         if (operator := item.stash.get(_OPERATOR, None)) is not None:

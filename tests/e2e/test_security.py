@@ -14,14 +14,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 CLOSED: Final = {401, 403, 404}
 ASK: Final = """
-import importlib.util, json, pathlib, re, urllib.error, urllib.request
+import importlib.util, json, os, pathlib, re, urllib.error, urllib.request
 DECORATOR = re.compile(r'@\\w*router\\w*\\.(get|post|put|patch|delete)\\(\\s*"(/[^"]*)"')
 sources = pathlib.Path(importlib.util.find_spec("vllm").origin).parent.joinpath("entrypoints").rglob("*.py")
 routes = {(method.upper(), path) for source in sources for method, path in DECORATOR.findall(source.read_text())}
 routes |= {("GET", path) for path in ("/", "/docs", "/redoc", "/openapi.json", "/metrics")}
 
 def status(method, path, headers):
-    url = "http://127.0.0.1:8000" + re.sub("{.*?}", "any", path)
+    url = f"http://{os.environ['POD_IP']}:8000" + re.sub("{.*?}", "any", path)
     request = urllib.request.Request(url, b"{}" if method == "POST" else None, headers, method=method)
     try:
         return urllib.request.urlopen(request, timeout=5).status
@@ -61,7 +61,7 @@ def test_a_rollout_server_answers_nobody_who_lacks_the_key_of_its_run(team: OnCl
     team.wait_for(lambda: any(holds(pod, "Ready") for pod in job.pods(role="servers")), "a server to be ready")
     (server,) = job.pods(role="servers")
     # From within the server's own pod, because that is where no network policy is in the way.
-    found = json.loads(team.kubectl.python(server["metadata"]["name"], ASK))
+    found = json.loads(team.kubectl.python(server["metadata"]["name"], ASK, seconds=300))
     assert found["reached"]
     assert len(found["asked"]) > 100
     assert [asked for asked in found["asked"] if asked[2] not in CLOSED] == []

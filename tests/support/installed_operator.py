@@ -62,11 +62,16 @@ class InstalledOperator:
         return self.kubectl.run("logs", "--selector", _SELECTOR, "--tail=-1").splitlines()
 
     def tail(self) -> str:
-        """The end of its log."""
+        """Its pods, and the end of their logs."""
         try:
-            return "\n".join(self.lines()[-_TAIL_LINES:])
+            pods = self.kubectl.objects("Pod")
         except KubectlError as error:
             return str(error)
+        parts = [(pod["metadata"]["name"], pod["status"]) for pod in pods]
+        return "\n\n".join(
+            f"{name}: {json.dumps(status, indent=1)}\n{self.kubectl.logs(name, lines=_TAIL_LINES)}"
+            for name, status in parts
+        )
 
     def now(self) -> str:
         """The time of its last line, by its own clock."""
@@ -75,9 +80,9 @@ class InstalledOperator:
     def errors(self, *, since: str) -> list[str]:
         """Its lines after a time that tell of an error, and those that are no line of a log, such as a traceback's.
 
-        A container that ended and was started again is an error too, at any time: nobody asks it to.
+        A container that ended and was started again is an error too: nobody asks it to.
         """
-        errors, now = self._restarts(), ""
+        errors, now = self._restarts(since=since), ""
         for line in self.lines():
             record = _record(line)
             now = str(record.get("time", now))
@@ -103,9 +108,10 @@ class InstalledOperator:
         pods = json.loads(self.kubectl.run("get", "pods", "--selector", _SELECTOR, "--output", "json"))["items"]
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
-    def _restarts(self) -> list[str]:
+    def _restarts(self, *, since: str) -> list[str]:
         containers = [container for pod in self._pods() for container in pod["status"].get("containerStatuses", [])]
-        return [f"{c['name']} was started again: {c['lastState']}" for c in containers if c["restartCount"]]
+        ends = [container["lastState"].get("terminated", {}) for container in containers]
+        return [f"the container was started again: {end}" for end in ends if end.get("finishedAt", "") > since]
 
     def _apply(self, folder: Path) -> None:
         self.kubectl.run("apply", "--server-side", "--force-conflicts", "-k", str(folder))

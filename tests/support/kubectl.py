@@ -41,9 +41,9 @@ class NamespacedKubectl:
         """``kubectl create``, which takes objects that are too large for ``apply``."""
         self.run("create", "-f", "-", text=yaml.safe_dump_all(objects))
 
-    def python(self, pod: str, script: str, *arguments: str) -> str:
+    def python(self, pod: str, script: str, *arguments: str, seconds: float = _SECONDS) -> str:
         """What a Python program prints in the first container of a pod, or of a pod of ``deployment/NAME``."""
-        return self.run("exec", pod, "--", "python", "-c", script, *arguments)
+        return self.run("exec", pod, "--", "python", "-c", script, *arguments, seconds=seconds)
 
     def objects(self, *kinds: str) -> list[Json]:
         """Every object of these kinds in the namespace."""
@@ -51,11 +51,14 @@ class NamespacedKubectl:
         return items
 
     def logs(self, pod: str, *, lines: int) -> str:
-        """The last lines of a pod's log, or why there are none."""
-        try:
-            return self.run("logs", pod, "--all-containers", "--tail", str(lines))
-        except KubectlError as error:
-            return str(error)
+        """The last lines of a pod's log, or why there are none; and those of a container that was started again."""
+        told = []
+        for options in (("--previous",), ()):
+            try:
+                told.append(self.run("logs", pod, "--all-containers", "--tail", str(lines), *options))
+            except KubectlError as error:
+                told += [] if options else [str(error)]  # most have no predecessor
+        return "\n".join(told)
 
 
 def kustomize(folder: Path, *, namespace: str) -> list[Json]:

@@ -96,7 +96,7 @@ class OnCluster:
     def describe(self) -> str:
         """The state of everything, for whoever has to find out why a test failed."""
         try:
-            return "\n\n".join([f"namespace {self.kubectl.namespace}", *self._description()])
+            return "\n\n".join([f"namespace {self.kubectl.namespace}", *self._description(), self._workloads()])
         except KubectlError as error:
             return f"the cluster could not be asked: {error}"
 
@@ -107,13 +107,17 @@ class OnCluster:
         parts = [f"{o['kind']}/{o['metadata']['name']}: {json.dumps(o.get('status'), indent=1)}" for o in ours]
         parts.append(self.kubectl.run("get", ",".join([*CHILDREN, "Pod", "pvc"]), "--output", "wide"))
         parts.append("events\n" + "\n".join(lines))
-        if has_kind("workloads.kueue.x-k8s.io"):
-            waiting = self.kubectl.objects("Workload")
-            parts += [f"Workload/{w['metadata']['name']}: {json.dumps(w.get('status'), indent=1)}" for w in waiting]
         for pod in self.kubectl.objects("Pod"):
             name = pod["metadata"]["name"]
             parts.append(f"log of {name}\n{self.kubectl.logs(name, lines=_LOG_LINES)}")
         return parts
+
+    def _workloads(self) -> str:
+        try:
+            found = self.kubectl.objects("Workload") if has_kind("workloads.kueue.x-k8s.io") else []
+        except KubectlError as error:
+            return f"Kueue could not be asked: {error}"
+        return "\n".join(f"Workload/{w['metadata']['name']}: {json.dumps(w.get('status'), indent=1)}" for w in found)
 
     def _is_complete(self, job: str) -> bool:
         child = self.children.get(job, {})

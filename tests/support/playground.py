@@ -50,12 +50,12 @@ class Chronicle(Witness):
                 self._follower.see(obj)
             except (IllegalStatusError, TypeError, KeyError, AttributeError) as error:  # some are garbled by a test
                 self.illegal.append(f"{type(error).__name__}: {error}")
-        uid, family = obj["metadata"]["uid"], self.families[_owner(obj)]
+        uid = obj["metadata"]["uid"]
+        if (before := self.present.get(uid)) is not None:
+            self.families[_owner(before)].pop(uid, None)  # its owner may have been taken off
         super().see(event, obj)
         if uid in self.present:
-            family[uid] = obj
-        else:
-            family.pop(uid, None)
+            self.families[_owner(obj)][uid] = obj
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="posttrain-operator", description="Settings: POSTTRAIN_*, docs/operator.md.")
     parser.add_argument("--version", action="version", version=f"posttrain-operator {version('posttrain-operator')}")
     parser.add_argument("--check", action="store_true", help="look whether all that it needs is installed, and end")
-    if parser.parse_args().check:
-        check()
-        return 0
+    arguments = parser.parse_args()
     try:
         settings = from_environment(os.environ)
+        if arguments.check:
+            check(settings)
+            return 0
         asyncio.run(load_configuration())  # a clear word now, instead of tries for ever
     except (NoClusterError, SettingsError) as error:
         sys.stderr.write(f"posttrain-operator: {error}\n")
@@ -36,7 +37,7 @@ def main() -> int:
 def _let_old_objects_be() -> None:
     """Python looks for cycles in the whole cache whenever it has grown, and stops every pass for tenths of a second.
 
-    The controller has it done between its sweeps instead.
+    The controller has it done every few minutes instead.
     """
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, 1_000_000)

@@ -39,6 +39,8 @@ _RESYNCS: Final = 5
 _STUCK: Final = 120.0
 """Seconds with work to do and no pass that ended, after which the process had better be started anew."""
 _RETRY: Final = 2.0
+_GARBAGE: Final = 300.0
+"""Seconds between two looks through the whole memory."""
 _log = logging.getLogger(__name__)
 Change = Literal["ADDED", "MODIFIED", "DELETED"] | None
 
@@ -77,6 +79,7 @@ class Controller:
         self.cluster = KubeCluster(self.rest, self.cache, telemetry, found=self._changed, wrote=self._wrote)
         self._spawn(self._stand_by(), "lease")
         self._spawn(self._sweep(), "sweep")
+        self._spawn(_collect_garbage(), "garbage")
 
     async def stop(self) -> None:
         """Ends every task, and hands the lease over."""
@@ -267,7 +270,6 @@ class Controller:
                     _log.warning("%s", unavailable)
             await self._collect()
             if turn % _RESYNCS == 0:
-                gc.collect()  # see __main__: at other times only what is young is looked through
                 for raw in self._resources():
                     if not mapping(raw.get("status")).get("completionTime"):
                         self.queue.add(Ref.of(raw))
@@ -298,6 +300,13 @@ class Controller:
 
     def _spawn(self, work: Any, name: str) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+
+
+async def _collect_garbage() -> None:
+    """See ``__main__``: by itself Python looks through what is young alone."""
+    while True:
+        await asyncio.sleep(_GARBAGE)
+        gc.collect()
 
 
 def _phase(raw: Json) -> str:

@@ -1,6 +1,7 @@
 """kopf is the shell: it watches, reconnects and ends on signals. Every decorator is here; none writes to an object."""
 
 import asyncio
+import gc
 import itertools
 import logging
 from typing import Any, Final
@@ -25,30 +26,33 @@ _log = logging.getLogger(__name__)
 
 async def operate(settings: Settings) -> None:
     """Runs the operator until it is told to end; begins anew when there is more to watch, or less."""
-    while True:
-        controller = Controller(settings)
-        try:
-            await kopf.operator(
-                registry=_registry(controller),
-                standalone=True,
-                # Not told, kopf asks for the name of the user, and the one of a pod need not have any.
-                identity=Identity(settings.identity),
-                clusterwide=not settings.namespaces,
-                namespaces=settings.namespaces,
-                stop_flag=controller.anew,
-            )
-        except APINotFoundError as error:
-            # A kind that is watched was uninstalled; kopf gives up where it would do to watch the others.
-            _log.warning("a kind is gone from the cluster, so watching begins anew: %s", error)
-            await asyncio.sleep(_UNINSTALLED_PAUSE)
-            continue
-        if not controller.anew.is_set():
-            return
+    while await _is_to_begin_anew(settings):
+        gc.collect()  # two caches at once may be more than the pod's memory
 
 
-def check() -> None:
+async def _is_to_begin_anew(settings: Settings) -> bool:
+    controller = Controller(settings)
+    try:
+        await kopf.operator(
+            registry=_registry(controller),
+            standalone=True,
+            # Not told, kopf asks for the name of the user, and the one of a pod need not have any.
+            identity=Identity(settings.identity),
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            stop_flag=controller.anew,
+        )
+    except APINotFoundError as error:
+        # A kind that is watched was uninstalled; kopf gives up where it would do to watch the others.
+        _log.warning("a kind is gone from the cluster, so watching begins anew: %s", error)
+        await asyncio.sleep(_UNINSTALLED_PAUSE)
+        return True
+    return controller.anew.is_set()
+
+
+def check(settings: Settings) -> None:
     """Raises when what the operator needs is not there: everything is imported already, and now told to kopf."""
-    _registry(Controller(Settings()))
+    _registry(Controller(settings))
     _configure(kopf.OperatorSettings())
 
 

@@ -2,7 +2,7 @@
 
 A key is worked on by one worker at a time; what is added meanwhile is worked on once more afterwards. Namespaces take
 turns, so a busy one delays the others by one key, not by all of its own. Failures wait longer and longer. A key that is
-added all the time gets ten passes at once, and then one in two seconds.
+added all the time gets about nine passes at once, and then one in two seconds.
 """
 
 import asyncio

@@ -6,6 +6,7 @@ import getpass
 import logging
 import socket
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -505,27 +506,45 @@ def test_a_sweep_finds_what_no_event_told(cluster: Callable[[Handler], Any], mon
     asyncio.run(run())
 
 
-def test_the_whole_memory_is_looked_through_between_sweeps(
+def test_the_whole_memory_is_looked_through_from_time_to_time(
     cluster: Callable[[Handler], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listings: list[int] = []
+    collections: list[str] = []
+    monkeypatch.setattr(controller_module, "_GARBAGE", 0.01)
 
     async def run() -> None:
-        api = PagedApi()
-        async with cluster(api):
-            at = Controller(Settings(sweep_interval=timedelta(milliseconds=10)))
-            monkeypatch.setattr(gc, "collect", lambda: listings.append(_times(api, "pytorchjobs")))
+        async with cluster(PagedApi()):
+            at = Controller(Settings())
+            monkeypatch.setattr(gc, "collect", lambda: collections.append("all"))
             await at.start()
-            await until(lambda: len(listings) == 2)
+            await until(lambda: len(collections) == 3)
             await at.stop()
 
     asyncio.run(run())
-    first, second = listings
-    assert second - first == 5, "once in five sweeps"
 
 
-def _times(api: PagedApi, plural: str) -> int:
-    return sum(plural in path for path in api.requests)
+def test_of_a_controller_that_was_replaced_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Controller]] = []
+
+    def in_a_cycle(settings: Settings) -> Controller:
+        controller = Controller(settings)
+        vars(controller)["itself"] = controller  # as by its callbacks
+        made.append(weakref.ref(controller))
+        return controller
+
+    async def work(*, stop_flag: asyncio.Event, **_: Any) -> None:
+        assert [old for old in made[:-1] if old() is not None] == []
+        if len(made) < 3:
+            stop_flag.set()
+
+    monkeypatch.setattr(handlers, "Controller", in_a_cycle)
+    monkeypatch.setattr("kopf.operator", work)
+    gc.disable()
+    try:
+        asyncio.run(operate(Settings()))
+    finally:
+        gc.enable()
+    assert len(made) == 3
 
 
 def test_and_at_no_other_time(monkeypatch: pytest.MonkeyPatch) -> None:

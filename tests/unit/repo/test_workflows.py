@@ -127,8 +127,8 @@ def test_an_image_is_tried_before_it_gets_a_tag_or_a_place_in_the_release() -> N
     assert "tags" not in build
     assert set(re.findall(r"^(\w+)=", build["build-args"], re.MULTILINE)) == {"STAGE", "VERSION", "REVISION", "SOURCE"}
     (last,) = [step["run"].splitlines() for step in found if "hack/images.py" in step.get("run", "")]
-    words = [next(word for word in ("pull", "images.py", "--tag", "digests") if word in line) for line in last]
-    assert words == ["pull", "images.py", "--tag", "digests"]
+    words = [next(word for word in ("prune", "pull", "images.py", "--tag", "digests") if word in line) for line in last]
+    assert words == ["prune", "pull", "images.py", "--tag", "digests"]
 
 
 def test_what_a_trial_cluster_is_made_of_is_pinned_by_content() -> None:

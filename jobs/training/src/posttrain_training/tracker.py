@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TextIO
 
 from posttrain_contract import layout
 from posttrain_runtime import logs
@@ -131,11 +131,12 @@ def main() -> int:
     """Works until standard input ends; returns the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the end of the input is the end
-    settings = json.loads(sys.stdin.readline())["settings"]
+    lines = _take_standard_input()
+    settings = json.loads(lines.readline())["settings"]
     logs.configure(run=settings["run"], attempt=settings["attempt"])
     sinks = _Sinks(settings)
     status = 1  # an input that ends without a word is a trainer that was killed
-    for line in sys.stdin:
+    for line in lines:
         message = json.loads(line)
         if "end" in message:
             status = message["end"]
@@ -147,6 +148,15 @@ def main() -> int:
     watchdog.start()
     sinks.close(status)
     return int(sinks.failed)
+
+
+def _take_standard_input() -> TextIO:
+    """Standard input, which no child inherits: W&B's process would hold the pipe open after this one is killed."""
+    lines = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
+    return lines
 
 
 class _Sinks:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Final
 
@@ -61,27 +62,30 @@ class Tracker:
     def close(self, *, succeeded: bool) -> None:
         """Lets the last lines through, for a bounded time, and ends the process."""
         seconds = LAST_SECONDS if succeeded else LAST_SECONDS_STOPPED
-        self._put({"end": 0 if succeeded else 1})
-        self._put(None)
+        deadline = time.monotonic() + seconds
+        self._put({"end": 0 if succeeded else 1}, until=deadline)
+        self._put(None, until=deadline)
         status: int | None = None
         if self._process is not None:
             try:
-                status = self._process.wait(seconds)
+                status = self._process.wait(max(deadline - time.monotonic(), 0.0))
             except subprocess.TimeoutExpired:
                 log.warning("tracking did not end in %g s and was cut off; `wandb sync` sends what is missing", seconds)
             _kill_group(self._process)
-        # Where the queue was full, the mark of its end was lost; from here on the thread empties it without waiting.
-        self._put(None, seconds=1.0)
+        # Where the queue stayed full, the mark of its end was lost; now the thread empties it without waiting.
+        self._put(None, until=time.monotonic() + 1.0)
         self._thread.join(1.0)
         if status != 0:
             self._lost = max(self._lost, 1)
         if self._lost:
             log.warning("figures were lost on their way to the trackers; the run's own history has all of them")
 
-    def _put(self, message: Mapping[str, Any] | None, seconds: float = 0.0) -> None:
+    def _put(self, message: Mapping[str, Any] | None, *, until: float = 0.0) -> None:
+        """Hands a line over; where there is no room it is lost, or waits ``until`` then by the monotonic clock."""
         line = None if message is None else json.dumps(message).encode() + b"\n"
+        left = until - time.monotonic()
         try:
-            self._lines.put(line, block=seconds > 0, timeout=seconds)
+            self._lines.put(line, block=left > 0, timeout=max(left, 0.0))
         except queue.Full:
             self._lost += 1
 
@@ -131,7 +135,7 @@ def _settings(tracking: Tracking, context: StageContext[Any]) -> dict[str, Any]:
 
 
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:
-    """W&B has a process of its own below."""
+    """It may have children of its own; W&B's is of another group, and ends with it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
