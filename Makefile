@@ -76,7 +76,7 @@ e2e-smoke: setup ## the quickstart, and pods that are killed while they train, o
 
 .PHONY: bench-quickstart
 bench-quickstart: setup ## measure the quickstart: time, memory, held-out score; QUICK=1 for one seed
-	$(BIN)/python benchmarks/quickstart.py $(if $(QUICK),--quick)
+	PYTHONPATH=. $(BIN)/python -m benchmarks.quickstart $(if $(QUICK),--quick)
 
 .PHONY: bench-operator
 bench-operator: setup ## measure the operator against a real API server, beside others; QUICK=1 for two minutes

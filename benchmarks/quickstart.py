@@ -13,19 +13,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import yaml
+
+from benchmarks.memory import PeakMemory
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 EXAMPLE: Final = ROOT / "examples" / "quickstart"
 RESULTS: Final = ROOT / "benchmarks" / "results" / "quickstart.json"
-SAMPLE_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,41 +49,6 @@ class Measured:
     before: float
     after_sft: float
     after_grpo: float
-
-
-class PeakMemory(threading.Thread):
-    """Follows the memory of a process and all below it until ``stop``."""
-
-    def __init__(self, process: int) -> None:
-        super().__init__(daemon=True)
-        self._root = psutil.Process(process)
-        self._stopped = threading.Event()
-        self.peak_bytes = 0
-
-    def run(self) -> None:
-        """Samples until stopped."""
-        while not self._stopped.wait(SAMPLE_SECONDS):
-            self.peak_bytes = max(self.peak_bytes, self._sample())
-
-    def stop(self) -> None:
-        """Ends the sampling."""
-        self._stopped.set()
-        self.join()
-
-    def _sample(self) -> int:
-        total = 0
-        for process in self._family():
-            try:
-                total += process.memory_full_info().pss
-            except psutil.Error:
-                continue
-        return total
-
-    def _family(self) -> list[psutil.Process]:
-        try:
-            return [self._root, *self._root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
 
 
 def measure(seed: int) -> Measured:

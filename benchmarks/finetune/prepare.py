@@ -1,8 +1,7 @@
-"""One preparation of the benchmark's rows in a process of its own: prints its seconds and its peak memory as JSON."""
+"""One preparation of the benchmark's rows in a process of its own: prints its seconds and peak memory as JSON."""
 
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.finetune.stage import MAX_LENGTH
+from benchmarks.memory import PeakMemory
 
 
 def ours(folder: Path, *, packing: bool) -> Callable[[], object]:
@@ -78,11 +78,13 @@ def main() -> None:
         "trl": trl,
     }
     run = ways[how](folder)
+    memory = PeakMemory(os.getpid())
+    memory.start()
     began = time.perf_counter()
     run()
     seconds = time.perf_counter() - began
-    peaks = [resource.getrusage(who).ru_maxrss / 1000 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    answer: dict[str, Any] = {"seconds": seconds, "peak_mb": max(peaks)}
+    memory.stop()
+    answer: dict[str, Any] = {"seconds": seconds, "peak_mb": memory.peak_bytes / 1e6}
     sys.stdout.write(json.dumps(answer) + "\n")
 
 

@@ -20,7 +20,7 @@ from posttrain_runtime.cards import README
 from posttrain_runtime.store import damage, read_manifest
 from safetensors.numpy import load_file
 from support.processes import children, environment
-from support.stages import phase, pod_address, run_stage_process, start_stage_process
+from support.stages import page, phase, pod_address, run_stage_process, start_stage_process
 from support.tiny import TRAIN_ROWS, finetune_config, history, mount, run_folder, steps_done, write_jsonl
 from support.waiting import wait_for
 
@@ -28,6 +28,12 @@ KIND = "FineTuneJob"
 STEPS = 60
 GSM8K = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
 CHECKPOINTS = {"everySteps": 10, "keep": 3}
+
+PAGES = {"progress.json": "/progress", "metrics.txt": "/metrics"}
+"""What a run answers while it trains, by the file that it is kept in."""
+MEASURES = ("loss", "learningRate", "gradientNorm", "tokensPerSecond", "samplesPerSecond", "dataWaitShare", "stepShare",
+            "evaluationShare", "checkpointShare", "checkpointSeconds", "goodput")  # fmt: skip
+"""Those that need no GPU."""
 
 pytestmark = pytest.mark.timeout(300)  # a start takes seconds of two cores, and some tests start twice
 
@@ -65,9 +71,11 @@ def undisturbed(tiny_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def preempted(tiny_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StageResult]:
     """The same run, stopped after the checkpoint at step 20."""
-    root = mount(tmp_path_factory.mktemp("sft") / "preempted", tiny_inputs)
-    stage = start_stage_process(undisturbed_config(), root)
+    root, address = mount(tmp_path_factory.mktemp("sft") / "preempted", tiny_inputs), pod_address()
+    stage = start_stage_process(undisturbed_config(), root, env={"POD_IP": address})
     wait_for(lambda: steps_done(root, KIND) >= 25, "25 steps")
+    for name, path in PAGES.items():
+        (root / name).write_text(page(address, path), encoding="utf-8")
     stage.process.send_signal(signal.SIGTERM)
     return root, stage.wait()
 
@@ -156,6 +164,19 @@ def test_old_checkpoints_are_removed(undisturbed: tuple[Path, StageResult]) -> N
     root, _ = undisturbed
     names = {path.name for path in (run_folder(root, KIND) / layout.CHECKPOINTS).iterdir()}
     assert names == {"checkpoint-40", "checkpoint-50", "checkpoint-60"}
+
+
+def test_a_run_tells_what_it_costs_while_it_trains_and_in_its_result(
+    preempted: tuple[Path, StageResult], undisturbed: tuple[Path, StageResult]
+) -> None:
+    progress = json.loads((preempted[0] / "progress.json").read_text(encoding="utf-8"))
+    assert (progress["phase"], progress["totalSteps"]) == ("training", STEPS)
+    assert progress["etaSeconds"] > 0
+    assert set(MEASURES) <= progress["metrics"].keys()
+    assert set(MEASURES) <= undisturbed[1].metrics.keys()
+    assert 0 < undisturbed[1].metrics["stepShare"] < 1
+    told = (preempted[0] / "metrics.txt").read_text(encoding="utf-8")
+    assert [name for name in MEASURES if f'"{name}"' not in told] == []
 
 
 def test_a_stop_request_saves_a_sealed_checkpoint_and_publishes_nothing(preempted: tuple[Path, StageResult]) -> None:

@@ -44,7 +44,7 @@ def alone(tiny_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero1", marks=pytest.mark.slow), "zero2", "zero3"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero1", marks=pytest.mark.slow), "zero2", "zero3", "fsdp2"])
 def test_every_strategy_learns_the_same(alone: Path, tiny_inputs: Path, tmp_path: Path, strategy: str) -> None:
     result = run(tmp_path / "run", tiny_inputs, strategy)
     assert result.outcome == "Succeeded", result.message

@@ -113,10 +113,23 @@ def test_a_run_that_is_killed_while_it_saves_ends_as_if_it_had_not_been(
         time.sleep(source.uniform(0, 0.02))
         attempt.kill()
         hit += not (saved(root)[0] / layout.COMPLETE).exists()
+    assert hit or count == 1, "no kill of many met a save"
     result = run_stage_process(config(), root)
     assert result.outcome == "Succeeded"
     assert result.metrics.get("checkpointsSkipped", 0) == hit
     assert_as_if_undisturbed(root, undisturbed)
+
+
+def test_a_gang_of_which_one_process_is_asked_to_stop_saves_together(tiny_inputs: Path, tmp_path: Path) -> None:
+    root = mount(tmp_path / "asked", tiny_inputs)
+    attempt = Attempt(start_stage_process(two_processes(steps=ENDLESS), root, env=GANG), root)
+    attempt.wait_for_step(INTERVAL + 1)
+    os.kill(attempt.ranks[1], signal.SIGTERM)
+    result = attempt.stage.wait()
+    assert result.exit_code is ExitCode.PREEMPTED, result.message
+    newest = saved(root)[0]
+    assert (newest / layout.COMPLETE).exists()
+    assert step_of(newest) == losses(root)[-1][0], "saved by both at the step that they agreed on"
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from support.tiny import finetune_config, history, mount, run_folder, write_pair
 
 KIND = "FineTuneJob"
 STEPS = 4
+ROWS = 6
 PAIRS = "pairs.jsonl"
 LORA = {"rank": 4, "alpha": 8, "targetModules": "q_proj, v_proj"}
 
@@ -72,6 +73,23 @@ def test_what_saves_memory_or_time_does_not_change_the_training(
     result = run(tmp_path / "run", tiny_inputs, training=training)
     assert result.outcome == "Succeeded", result.message
     assert losses(tmp_path / "run") == pytest.approx(losses(plain), rel=1e-3)
+
+
+def test_rows_that_are_packed_do_not_see_each_other(tiny_inputs: Path, tmp_path: Path) -> None:
+    """The first loss is the mean over all tokens, so it is the same as that of the rows one by one, and only then."""
+    lines = (tiny_inputs / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    first = {}
+    for name, training in {
+        "one by one": {"batchSize": ROWS},
+        "packed": {"batchSize": 1, "packing": True, "maxLength": 1024},
+    }.items():
+        root = mount(tmp_path / name, tiny_inputs)
+        (root / "few.jsonl").write_text("".join(lines[:ROWS]), encoding="utf-8")
+        config = finetune_config(steps=1, evaluation=None, dataset_path="few.jsonl", training=training)
+        assert run_stage_process(config, root).outcome == "Succeeded"
+        first[name] = history(root, KIND)[1]
+    assert first["packed"]["tokens"] == first["one by one"]["tokens"], "all rows are in one"
+    assert first["packed"]["loss"] == pytest.approx(first["one by one"]["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])

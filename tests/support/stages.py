@@ -55,12 +55,18 @@ def pod_address() -> str:
 
 def phase(address: str) -> str:
     """What the stage says it is doing; empty when nobody answers."""
-    connection = http.client.HTTPConnection(address, layout.TELEMETRY_PORT, timeout=5)
     try:
-        connection.request("GET", "/progress")
-        return str(json.loads(connection.getresponse().read()).get("phase", ""))
+        return str(json.loads(page(address, "/progress")).get("phase", ""))
     except OSError:
         return ""
+
+
+def page(address: str, path: str) -> str:
+    """What the endpoint of a stage answers. Raises ``OSError`` when nobody does."""
+    connection = http.client.HTTPConnection(address, layout.TELEMETRY_PORT, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
     finally:
         connection.close()
 

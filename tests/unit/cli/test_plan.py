@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from posttrain.fitting import MORE, Change, changed, changes, what_would_fit
 from posttrain.main import cli
 from posttrain.shapes import known_shape, typical_shape
 from posttrain_contract.finetune import FineTuneSpec
+from posttrain_contract.fitting import MORE, Change, changed, changes, what_would_fit
 from posttrain_contract.memory import estimate
 from posttrain_contract.shape import ModelShape
-from posttrain_training import oom
 
 JOB = """\
 apiVersion: posttrain.dev/v1alpha1
@@ -174,29 +173,6 @@ def test_other_kinds_have_no_plan_and_invalid_ones_are_refused() -> None:
     keep = "apiVersion: posttrain.dev/v1alpha1\nkind: FilterJob\nmetadata: {name: f}\n"
     filtering = f'{keep}spec: {{source: {{uri: "pvc://p/x"}}, byLabel: {{column: c, max: 1}}}}\n'
     assert plan(stdin=filtering).exit_code == 2
-
-
-@pytest.mark.parametrize(
-    ("spec", "weights"),
-    [
-        (job(), "all"),
-        (job({"gradientAccumulation": 3}), "all"),
-        (job(adapter={}), "adapter"),
-        (job({"gradientCheckpointing": "selective"}, adapter={}), "adapter"),
-        (job({"batchSize": 1, "gradientCheckpointing": "full"}, adapter={"quantization": "nf4"}), "fixed"),
-    ],
-)
-def test_the_words_are_those_of_the_error_after_a_lack_of_memory(spec: FineTuneSpec, weights: oom.Weights) -> None:
-    told = oom.remedies(
-        batch_size=spec.training.batch_size,
-        accumulation=spec.training.gradient_accumulation,
-        max_length=spec.training.max_length,
-        checkpointing=spec.training.gradient_checkpointing,
-        weights=weights,
-    )
-    firsts = [next(kind, None) for kind in changes(spec)]
-    ours = [change.text for change in firsts if change is not None]
-    assert [text for text in told if text != MORE] == ours[: len(told)]
 
 
 FULL = job({"batchSize": 8})

@@ -129,6 +129,16 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, value: float)
     assert caught.value.code is ExitCode.NOT_FINITE
 
 
+def test_a_share_of_split_weights_that_is_no_number_is_seen(tmp_path: Path) -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data = torch.empty(0)
+    model.weight.ds_tensor = torch.ones(4)  # as ZeRO-3 keeps a process's share
+    checkpointing(tmp_path).on_step_end(None, state(), SAVE, model=model)
+    model.weight.ds_tensor[2] = float("nan")
+    with pytest.raises(StageError, match="the weights are no finite numbers"):
+        checkpointing(tmp_path).on_step_end(None, state(), SAVE, model=model)
+
+
 def test_who_watches_for_hangs_knows_when_a_checkpoint_is_being_saved(tmp_path: Path) -> None:
     callback = checkpointing(tmp_path)
     callback.on_step_end(None, state(), SimpleNamespace(should_save=False), model=MODEL)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 from posttrain_contract.finetune import FineTuneSpec
+from posttrain_contract.fitting import MORE, what_would_fit
 from posttrain_contract.memory import Estimate, estimate, trained_parameters
 from posttrain_contract.shape import ModelShape
 from posttrain_operator.api.quantities import to_amount
@@ -15,7 +16,6 @@ from posttrain_operator.cluster import Json, Ref
 
 from posttrain.commands.loading import json_option, load, paths_argument, refuse
 from posttrain.commands.places import claims_option, workspace_option
-from posttrain.fitting import MORE, what_would_fit
 from posttrain.local.workspace import LocalOptions
 from posttrain.shapes import known_shape, shape_in, to_parameters, typical_shape
 

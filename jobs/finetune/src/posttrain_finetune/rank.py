@@ -2,14 +2,12 @@
 
 import sys
 
-from posttrain_contract.finetune import FineTuneSpec
 from posttrain_contract.stage import FineTuneStage
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.ranks import RankOutcome, run_rank
 from posttrain_training import oom
 
-_UNQUANTIZABLE = ("zero3", "fsdp2")
-"""Strategies that cannot shard quantized weights."""
+from posttrain_finetune.lighter import advice
 
 
 def work(context: StageContext[FineTuneStage]) -> RankOutcome:
@@ -27,22 +25,14 @@ def work(context: StageContext[FineTuneStage]) -> RankOutcome:
     context.progress.update("loading libraries")
     from posttrain_finetune.train import train  # noqa: PLC0415
 
-    with oom.naming(lambda: _lighter(spec)):
+    with oom.naming(lambda: _advice(context)):
         return train(context, rows)
 
 
-def _lighter(spec: FineTuneSpec) -> list[str]:
-    """What to change when the memory does not suffice."""
-    training, adapter = spec.training, spec.adapter
-    sharded = spec.distributed.strategy in _UNQUANTIZABLE
-    quantizable = adapter is not None and adapter.quantization is None and not sharded
-    return oom.remedies(
-        batch_size=training.batch_size,
-        accumulation=training.gradient_accumulation,
-        max_length=training.max_length,
-        checkpointing=training.gradient_checkpointing,
-        weights="all" if adapter is None else "adapter" if quantizable else "fixed",
-    )
+def _advice(context: StageContext[FineTuneStage]) -> str:
+    from posttrain_training.gpus import memory  # noqa: PLC0415 - imports torch
+
+    return advice(context.config.spec, context.input_path("model"), room=memory())
 
 
 if __name__ == "__main__":

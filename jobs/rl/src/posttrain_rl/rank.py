@@ -2,6 +2,7 @@
 
 import sys
 
+from posttrain_contract.fitting import MORE, full_checkpointing, smaller_batches
 from posttrain_contract.rl import RLSpec
 from posttrain_contract.stage import RLStage
 from posttrain_runtime import answers
@@ -31,15 +32,11 @@ def work(context: StageContext[RLStage]) -> RankOutcome:
         return train(context, tasks)
 
 
-def _lighter(spec: RLSpec) -> list[str]:
+def _lighter(spec: RLSpec) -> str:
     """What to change when the memory does not suffice."""
-    return oom.remedies(
-        batch_size=spec.training.batch_size,
-        accumulation=spec.training.gradient_accumulation,
-        max_length=None,
-        checkpointing=spec.training.gradient_checkpointing,
-        weights="fixed",
-    )
+    kinds = smaller_batches(spec.training), full_checkpointing(spec.training)
+    changes = [change.text for kind in kinds if (change := next(kind, None)) is not None]
+    return f"each of these needs less: {'; '.join([*changes, MORE])}"
 
 
 if __name__ == "__main__":

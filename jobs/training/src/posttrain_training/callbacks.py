@@ -163,4 +163,6 @@ class Evaluating(TrainerCallback):
 
 
 def _is_finite(model: Any) -> bool:
-    return all(bool(torch.isfinite(weights).all()) for weights in model.parameters() if weights.requires_grad)
+    """Whether this rank's weights are numbers. ZeRO-3 leaves empty tensors in their place and keeps its share aside."""
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    return all(bool(torch.isfinite(getattr(weights, "ds_tensor", weights)).all()) for weights in trained)

@@ -13,6 +13,11 @@ _INTERVAL: Final = 5.0
 """Seconds between two readings; one takes about a millisecond."""
 
 
+def memory() -> int | None:
+    """Bytes of the GPU that this process uses; None without one."""
+    return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
+
+
 class Gpus:
     """The GPUs that this process can see."""
 

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from posttrain_training import flops, gang
 from posttrain_training.gpus import Gpus
 from posttrain_training.history import History
+from posttrain_training.models import size
 
 STEP_SECONDS: Final = "stepSeconds"
 """Seconds from the start of a step until its loss is known, less evaluation: the productive time."""
@@ -25,6 +26,8 @@ CHECKPOINT_SECONDS: Final = "checkpointSeconds"
 """Seconds that the newest checkpoint took, from the loss of its step until it was sealed and old ones were removed."""
 TOKENS: Final = "tokens"
 """Tokens trained on so far, without padding, over all attempts."""
+_SHARES: Final = ("stepShare", "evaluationShare", "checkpointShare")
+"""Of the time of the present attempt; a result has those of the last one."""
 _PARTS: Final = ("data", "step", "evaluation", "checkpoint")
 
 
@@ -98,9 +101,7 @@ class Measures(TrainerCallback):
         whole = now - self._train_begin
         shares = {
             "dataWaitShare": self._spent["data"] / whole,
-            "stepShare": self._spent["step"] / whole,
-            "evaluationShare": self._spent["evaluation"] / whole,
-            "checkpointShare": self._spent["checkpoint"] / whole,
+            **{share: self._spent[share.removesuffix("Share")] / whole for share in _SHARES},
         }
         if self.checkpoint_seconds is not None:
             shares[CHECKPOINT_SECONDS] = self.checkpoint_seconds
@@ -153,7 +154,7 @@ def compute_of(model: Any, device: Any) -> Compute | None:
     if device.type != "cuda" or next(model.parameters()).dtype is torch.float32:
         return None
     rate = flops.peak(torch.cuda.get_device_name(device))
-    counts = [(weights.numel(), weights.requires_grad) for weights in model.parameters()]
+    counts = [(size(weights), weights.requires_grad) for weights in model.parameters()]
     trained = sum(count for count, is_trained in counts if is_trained)
     all_weights = trained * 2 > sum(count for count, _ in counts)
     return None if rate is None else Compute(model.config.get_text_config(), all_weights=all_weights, peak=rate)
@@ -175,6 +176,7 @@ def overall(history: History) -> dict[str, float | None]:
         "gpuUtilization": history.mean("gpuUtilization"),
         "gpuMemory": history.largest("gpuMemory"),
         "dataWaitShare": waited / busy if busy else None,
+        **{name: history.last(name) for name in _SHARES},
         CHECKPOINT_SECONDS: history.last(CHECKPOINT_SECONDS),
         GOODPUT: min(1.0, productive / wall) if wall and productive else None,
     }

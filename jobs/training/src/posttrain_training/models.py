@@ -81,9 +81,11 @@ def _quantization(name: Literal["nf4", "int8"], dtype: torch.dtype) -> BitsAndBy
 
 
 def count_trained(model: Any) -> int:
-    """Weights that are trained, which are the ones that a checkpoint holds; a shared one counts once.
+    """Weights that are trained, which are the ones that a checkpoint holds; a shared one counts once."""
+    return sum(size(parameter) for parameter in model.parameters() if parameter.requires_grad)
 
-    ZeRO-3 leaves empty tensors in the place of weights and notes how many they were.
-    """
-    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
-    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in trained)
+
+def size(parameter: Any) -> int:
+    """How many weights a parameter has. ZeRO-3 leaves empty tensors in their place and notes how many they were."""
+    count: int = getattr(parameter, "ds_numel", parameter.numel())
+    return count

@@ -6,8 +6,10 @@ from typing import Any, Final
 
 import torch
 from posttrain_runtime.errors import Preempted
+from posttrain_runtime.progress import ProgressReporter
 
 from posttrain_training import gang
+from posttrain_training.evaluation import PHASE
 from posttrain_training.preparation.encoding import IGNORED
 
 _CHUNK: Final = 1024
@@ -59,24 +61,28 @@ def _negative_log_likelihood(model: Any, batch: Mapping[str, Any]) -> tuple[floa
 class PerplexityEvaluator:
     """Scores a model on rows of tokens; every rank takes its share of them."""
 
-    def __init__(self, rows: Sequence[Row], *, batch_size: int, padding: int, stop: gang.Stop) -> None:
+    def __init__(
+        self, rows: Sequence[Row], *, batch_size: int, padding: int, stop: gang.Stop, progress: ProgressReporter
+    ) -> None:
         """``padding`` is the token that fills rows up; it never counts."""
         self._rows = rows
         self._batch_size = batch_size
         self._padding = padding
         self._stop = stop
+        self._progress = progress
 
     def score(self, model: Any, *, step: int) -> float:
         """The perplexity of the rows, the same in every rank. Raises ``Preempted`` when the run was asked to stop."""
-        score: float = perplexity(model, self._batches(model.device))
+        score: float = perplexity(model, self._batches(model.device, step=step))
         return score
 
-    def _batches(self, device: Any) -> Iterator[Mapping[str, Any]]:
+    def _batches(self, device: Any, *, step: int) -> Iterator[Mapping[str, Any]]:
         """This rank's rows, in as many batches as the other ranks have: a sharded model computes in all of them."""
         wide = self._batch_size * gang.size()
         for start in range(0, len(self._rows), wide):
             if self._stop.agreed():
                 raise Preempted(saved=False)
+            self._progress.update(PHASE, step=step)  # a sign of life: all rows may take longer than a stall may last
             own = [self._rows[index] for index in range(start, min(start + wide, len(self._rows)))]
             yield self._padded(own[gang.rank() :: gang.size()] or [_uncounted(own[0])], device)
 

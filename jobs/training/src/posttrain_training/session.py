@@ -92,7 +92,9 @@ class Session:
         if self.resume is not None:
             log.info("going on from %s", self.resume.name)
         if self._skipped and gang.rank() == 0:
-            self._context.progress.record(self._resumed_at, {CHECKPOINTS_SKIPPED: len(self._skipped)})
+            # Of two lines for one step the later one holds, and several attempts may begin at the same step.
+            before = History(self._context.folder).of(CHECKPOINTS_SKIPPED).get(self._resumed_at, 0)
+            self._context.progress.record(self._resumed_at, {CHECKPOINTS_SKIPPED: before + len(self._skipped)})
 
     def _make_judge(self, validation: Sequence[Row] | None) -> Judge:
         wanted = self._spec.evaluation
@@ -114,6 +116,7 @@ class Session:
                 batch_size=self._spec.training.batch_size,
                 padding=self._tokenizer.pad_token_id,
                 stop=self.stop,
+                progress=self._context.progress,
             )
         return Judge(scorers, best=self._best(wanted.keep_best), progress=self._context.progress)
 
@@ -259,6 +262,8 @@ class Session:
             "bestStep": float(best.step) if best else None,
             LOSS: history.recent_mean(LOSS, count=_RECENT_STEPS),
             FIRST_LOSS: history.first(LOSS),
+            LEARNING_RATE: history.last(LEARNING_RATE),
+            GRADIENT_NORM: history.recent_mean(GRADIENT_NORM, count=_RECENT_STEPS),
             CHECKPOINTS_SKIPPED: sum(history.of(CHECKPOINTS_SKIPPED).values()) or None,
             EXACT_MATCH_BEFORE: history.of(EXACT_MATCH).get(0),
             EXACT_MATCH: history.of(EXACT_MATCH).get(published) if published else None,

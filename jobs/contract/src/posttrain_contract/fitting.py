@@ -1,14 +1,16 @@
-"""Which changes to a fine-tuning would make it fit into the memory of a GPU."""
+"""Which changes to a training would make it fit into the memory of a GPU."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
+from pydantic import ValidationError
+
 from posttrain_contract.finetune import FineTuneSpec
 from posttrain_contract.memory import estimate
 from posttrain_contract.shape import ModelShape
-from pydantic import ValidationError
+from posttrain_contract.training import Training
 
 _MOST = 3
 _SHORTEST = 8
@@ -23,7 +25,7 @@ class Change:
     """One change to a specification."""
 
     text: str
-    """As ``field: value``; the words are those of the error after a lack of memory."""
+    """As ``field: value``."""
     values: Mapping[str, Any]
     """The fields that it sets, as they are written in a manifest."""
 
@@ -46,7 +48,18 @@ def what_would_fit(spec: FineTuneSpec, shape: ModelShape, *, room: int) -> tuple
 
 def changes(spec: FineTuneSpec) -> tuple[Iterator[Change], ...]:
     """Each kind of change, the smallest one first; the first three kinds train the very same thing."""
-    return _batches(spec), _checkpointing(spec), _strategy(spec), _lighter(spec), _lengths(spec)
+    training = spec.training
+    return smaller_batches(training), full_checkpointing(training), _strategy(spec), _lighter(spec), _lengths(spec)
+
+
+def least_changes(spec: FineTuneSpec) -> list[str]:
+    """Of each kind of change the smallest one that may be made alone, at most three; who has no more is told ``MORE``.
+
+    Each needs less memory; whether it fits is not asked.
+    """
+    found = (next(kind, None) for kind in changes(spec))
+    texts = [change.text for change in found if change is not None and changed(spec, (change,)) is not None]
+    return [*texts, MORE][:_MOST]
 
 
 def changed(spec: FineTuneSpec, variant: tuple[Change, ...]) -> FineTuneSpec | None:
@@ -61,17 +74,18 @@ def changed(spec: FineTuneSpec, variant: tuple[Change, ...]) -> FineTuneSpec | N
         return None
 
 
-def _batches(spec: FineTuneSpec) -> Iterator[Change]:
+def smaller_batches(training: Training) -> Iterator[Change]:
     """Ever smaller batches of the same number of rows in a step, each at most half the one before."""
-    size, rows = spec.training.batch_size, spec.training.batch_size * spec.training.gradient_accumulation
+    size, rows = training.batch_size, training.batch_size * training.gradient_accumulation
     while size > 1:
         size = next(smaller for smaller in range(size // 2, 0, -1) if rows % smaller == 0)
         text = f"training.batchSize: {size} with training.gradientAccumulation: {rows // size} (the same step)"
         yield Change(text, {"training": {"batchSize": size, "gradientAccumulation": rows // size}})
 
 
-def _checkpointing(spec: FineTuneSpec) -> Iterator[Change]:
-    if spec.training.gradient_checkpointing != "full":
+def full_checkpointing(training: Training) -> Iterator[Change]:
+    """Activations computed again instead of kept, unless they are."""
+    if training.gradient_checkpointing != "full":
         text = "training.gradientCheckpointing: full (costs a third of the speed)"
         yield Change(text, {"training": {"gradientCheckpointing": "full"}})
 
