@@ -7,23 +7,33 @@ import stat
 import struct
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 HEADER = struct.Struct("<4sIII")
 """PEP 552: magic number, flags, and the source's time and size unless the flags say that it is checked by its hash."""
+NOT_STANDARD = frozenset({"test", "tests", "site-packages", "dist-packages"})
+"""Folders of the standard library that the Dockerfiles leave as they are: no program imports from them."""
 
 
-def main(folder: Path) -> int:
-    """Prints what was found below a folder; returns the exit status."""
-    found = {"uid": os.getuid(), "uncompiled": list(uncompiled(folder)), "unsafe": list(unsafe(folder))}
+def main(folder: Path, library: Path) -> int:
+    """Prints what was found below a folder and in the standard library; returns the exit status."""
+    modules = [*folder.glob("**/site-packages/**/*.py"), *standard_modules(library)]
+    found = {"uid": os.getuid(), "uncompiled": list(uncompiled(modules)), "unsafe": list(unsafe(folder))}
     sys.stdout.write(json.dumps(found) + "\n")
     return 0
 
 
-def uncompiled(folder: Path) -> Iterator[str]:
+def standard_modules(library: Path) -> Iterator[Path]:
+    """The standard library without its tests, and without what a base image installed below it for its own use."""
+    for path in library.rglob("*.py"):
+        if NOT_STANDARD.isdisjoint(path.relative_to(library).parts):
+            yield path
+
+
+def uncompiled(modules: Iterable[Path]) -> Iterator[str]:
     """The modules that every start would compile anew: they have no byte code, or that of another source."""
-    for path in sorted(folder.glob("**/site-packages/**/*.py")):
+    for path in sorted(modules):
         if not is_compiled(path) and can_be_compiled(path):
             yield str(path)
 
@@ -61,4 +71,4 @@ def unsafe(folder: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -90,7 +90,7 @@ def problems(image: Image) -> Iterator[str]:
     """What is wrong with an image. Raises ``CalledProcessError`` when one of its programs fails."""
     labels = image.configuration().get("Labels") or {}
     yield from (f"has no label {label}" for label in LABELS if not labels.get(f"org.opencontainers.image.{label}"))
-    contents = json.loads(image.run("-c", CONTENTS.read_text(), "/opt", entrypoint="python"))
+    contents = json.loads(image.run("-c", CONTENTS.read_text(), "/opt", standard_library(image), entrypoint="python"))
     if contents["uid"] != USER:
         yield f"runs as user {contents['uid']} when {USER} was asked for"
     yield from (f"has no byte code for {path}" for path in contents["uncompiled"])
@@ -102,6 +102,11 @@ def problems(image: Image) -> Iterator[str]:
         if not told.startswith(f"posttrain-{program} "):
             yield f"tells its version as {told!r}"
         image.run(*start, "--check")
+
+
+def standard_library(image: Image) -> str:
+    """Where an image has it: bases differ."""
+    return image.run("-c", 'import sysconfig; print(sysconfig.get_path("stdlib"))', entrypoint="python").strip()
 
 
 def compressed_bytes(stream: IO[bytes]) -> int:

@@ -71,6 +71,50 @@ def test_a_change_of_our_code_leaves_the_layer_of_the_libraries_as_it_was(docker
 
 
 @every_dockerfile
+def test_the_standard_library_is_compiled_below_our_code(dockerfile: Path, library: Path, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    assert contents(venv, library)["uncompiled"] == [str(library / "a.py"), str(library / "json/b.py")]
+    compiling, wheels = at(dockerfile, "compileall"), at(dockerfile, "COPY --from=wheels")
+    assert at(dockerfile, "--require-hashes") < compiling < wheels, "what changes least comes first"
+    run_as_root_would(final(dockerfile)[compiling].removeprefix("RUN "), library, tmp_path)
+    assert contents(venv, library)["uncompiled"] == []
+
+
+def at(dockerfile: Path, what: str) -> int:
+    """Where the final image is made: the one instruction that says this."""
+    (found,) = [index for index, text in enumerate(final(dockerfile)) if what in text]
+    return found
+
+
+def final(dockerfile: Path) -> list[str]:
+    """The instructions that make the final image."""
+    lines = [f"{word} {rest}" for word, rest in instructions(dockerfile)]
+    return lines[[index for index, line in enumerate(lines) if line.startswith("FROM ")][-1] :]
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A standard library as some bases have it: with tests that are no Python, and with what the base installed."""
+    folder = tmp_path / "python3.11"
+    texts = {"a.py": "x = 1\n", "json/b.py": "x = 1\n", "lib2to3/tests/data/old.py": "print 1\n"}
+    for path, text in (texts | {"test/bad.py": "x =\n", "site-packages/pip.py": "x = 1\n"}).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return folder
+
+
+def run_as_root_would(command: str, library: Path, folder: Path) -> None:
+    """Runs a shell command where Python says that its standard library is in a folder."""
+    python = folder / "bin/python"
+    python.parent.mkdir()
+    asked = """*'sysconfig.get_path("stdlib")'*"""
+    python.write_text(f'#!/bin/sh\ncase "$*" in {asked}) echo {library};; *) exec {sys.executable} "$@";; esac\n')
+    python.chmod(0o755)
+    path = f"{python.parent}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", command], check=True, env={**os.environ, "PATH": path}, timeout=60)
+
+
+@every_dockerfile
 def test_it_runs_as_a_user_without_a_name_and_without_a_shell(dockerfile: Path) -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", of(dockerfile, "USER")[-1])
     (entry,) = of(dockerfile, "ENTRYPOINT")
@@ -101,7 +145,7 @@ def test_the_pages_build_images_from_dockerfiles_that_are_there() -> None:
 
 ENGINE = """#!{python}
 # A container engine with one image, whose programs are this machine's.
-import json, os, subprocess, sys
+import json, os, subprocess, sys, sysconfig
 folder, words = {folder!r}, sys.argv[1:]
 if words[:2] == ["image", "inspect"]:
     print(open(folder + "/image.json").read())
@@ -110,8 +154,11 @@ elif words[0] == "save":
 else:
     assert {{"--read-only", "--network=none", "--cap-drop=ALL"}} <= set(words)
     rest = words[words.index("posttrain/filter:dev") + 1:]
-    if rest[0] == "-c":
+    if rest[0] == "-c" and len(rest) > 2:
+        assert rest[2:] == ["/opt", sysconfig.get_path("stdlib")]
         print(open(folder + "/contents.json").read())
+    elif rest[0] == "-c":
+        subprocess.run([sys.executable, *rest], check=True)
     else:
         sys.exit(subprocess.run([sys.executable, "-m", *rest]).returncode)
 """
@@ -184,9 +231,9 @@ def test_what_a_failing_program_said_is_told(built: Built) -> None:
     assert "usage: posttrain-filter" in told
 
 
-def contents(folder: Path) -> dict[str, Any]:
+def contents(folder: Path, library: Path = Path("/nowhere")) -> dict[str, Any]:
     """What the program that runs inside an image finds."""
-    command = [sys.executable, "-c", (ROOT / "hack/image_contents.py").read_text(), str(folder)]
+    command = [sys.executable, "-c", (ROOT / "hack/image_contents.py").read_text(), str(folder), str(library)]
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
 
