@@ -66,13 +66,22 @@ check-images: setup ## the images that were built, tried as a cluster would run 
 
 E2E := $(BIN)/pytest -m e2e --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' --log-cli-date-format=%T
 
+# Where kubectl has no cluster for trials and KUBECONFIG asks for none, but Docker and kind are there: one of kind, under a KUBECONFIG
+# of its own, so that the context of the person at work stays. What is there already stays, too.
+define on_cluster
+@if [ -z "$${KUBECONFIG:-}" ] && ! PYTHONPATH=tests $(BIN)/python -c \
+    'from support.kubectl import unusable; raise SystemExit(unusable())' && { docker info && kind version; } >/dev/null 2>&1; then \
+  export KUBECONFIG=$(CURDIR)/.posttrain/kubeconfig; $(MAKE) cluster; \
+fi; $(E2E) $(1)
+endef
+
 .PHONY: e2e
-e2e: setup ## everything that is tried on the cluster of KUBECONFIG (docs/e2e.md)
-	$(E2E) tests/e2e
+e2e: setup ## everything that is tried on a cluster, which is made where Docker and kind are (docs/e2e.md)
+	$(call on_cluster,tests/e2e)
 
 .PHONY: e2e-smoke
-e2e-smoke: setup ## the quickstart, and pods that are killed while they train, on the cluster of KUBECONFIG
-	$(E2E) tests/e2e/test_quickstart.py tests/e2e/test_disturbances.py
+e2e-smoke: setup ## the quickstart, and pods that are killed while they train, on such a cluster
+	$(call on_cluster,tests/e2e/test_quickstart.py tests/e2e/test_disturbances.py)
 
 .PHONY: bench-quickstart
 bench-quickstart: setup ## measure the quickstart: time, memory, held-out score; QUICK=1 for one seed

@@ -1,4 +1,4 @@
-"""The cluster that the end-to-end tests work on: whatever KUBECONFIG names, if it is there to be tried on."""
+"""The cluster that the end-to-end tests work on: that of kubectl's context, if it is there to be tried on."""
 
 import os
 import uuid

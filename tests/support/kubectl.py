@@ -1,5 +1,6 @@
 """A real cluster, asked and told through kubectl."""
 
+import functools
 import json
 import os
 import re
@@ -24,14 +25,14 @@ class KubectlError(Exception):
 
 
 class NamespacedKubectl:
-    """kubectl in one namespace of the cluster that KUBECONFIG names."""
+    """kubectl in one namespace of the cluster that is there to be tried on."""
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
 
     def run(self, *arguments: str, text: str | None = None, seconds: float = _SECONDS) -> str:
         """What kubectl writes to standard output. Raises ``KubectlError``."""
-        return _run("--namespace", self.namespace, *arguments, text=text, seconds=seconds)
+        return _ask("--namespace", self.namespace, *arguments, text=text, seconds=seconds)
 
     def apply(self, objects: Iterable[Json]) -> None:
         """``kubectl apply``, as a user does it."""
@@ -74,24 +75,36 @@ def kustomize(folder: Path, *, namespace: str) -> list[Json]:
 
 def has_kind(name: str) -> bool:
     """Whether the cluster has a CustomResourceDefinition."""
-    return bool(_run("get", "crd", name, "--ignore-not-found", "--output", "name"))
+    return bool(_ask("get", "crd", name, "--ignore-not-found", "--output", "name"))
+
+
+@functools.cache
+def context() -> str:
+    """The context that kubectl has, if it is there to be tried on. Raises ``KubectlError``.
+
+    It is asked for once and then named in every command: a ``kubectl config use-context`` meanwhile moves nothing.
+    """
+    name = _run("config", "current-context").strip()
+    if CONTEXTS.fullmatch(name) is None:
+        message = f"kubectl's context is {name}, and only kind-* and posttrain* are for tests"
+        raise KubectlError(message)
+    return name
 
 
 def unusable() -> str | None:
     """Why there is no cluster that tests may work on, or None."""
-    if not os.environ.get("KUBECONFIG"):
-        return "KUBECONFIG is not set"
     if shutil.which(PROGRAM) is None:
         return f"there is no {PROGRAM}; put kubectl on PATH or name it in KUBECTL"
     try:
-        context = _run("config", "current-context").strip()
-        if CONTEXTS.fullmatch(context) is None:
-            return f"KUBECONFIG's context is {context}, and only kind-* and posttrain* are for tests"
-        _run("get", "--raw", "/readyz", seconds=10)
-        _run("get", "crd", "pytorchjobs.kubeflow.org")
+        _ask("get", "--raw", "/readyz", seconds=10)
+        _ask("get", "crd", "pytorchjobs.kubeflow.org")
     except KubectlError as error:
         return str(error)
     return None
+
+
+def _ask(*arguments: str, text: str | None = None, seconds: float = _SECONDS) -> str:
+    return _run("--context", context(), *arguments, text=text, seconds=seconds)
 
 
 def _run(*arguments: str, text: str | None = None, seconds: float = _SECONDS) -> str:
