@@ -1,6 +1,7 @@
 """The quickstart on real nodes: images, the real training operator and kubelet, a real claim, the cluster's own DNS."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "quickstart"
 SECONDS: Final = 1500.0
+PIPELINE_SECONDS: Final = 480.0
+"""From the apply to the last success, on two cores. It is waited for longer, to tell how long it took."""
 NAMES: Final = ("hard-problems", "addition-sft", "addition-grpo", "addition-release")
 SECRET: Final = "hf-token"
 PUBLISHING: Final[Json] = {
@@ -26,8 +29,11 @@ PUBLISHING: Final[Json] = {
 def test_the_quickstart_succeeds_on_a_cluster(empty: OnCluster, hub: HubOnCluster) -> None:
     make_inputs(empty)
     empty.kubectl.apply([hub.way_out()])
+    began = time.monotonic()
     jobs = apply(empty)
     empty.wait_for(lambda: all(job.holds("Succeeded") for job in jobs.values()), "all to succeed", seconds=SECONDS)
+    took = time.monotonic() - began
+    assert took <= PIPELINE_SECONDS, f"the pipeline took {took:.0f} s"
     assert jobs["FilterJob"].status["metrics"]["rowsKept"] == 4000
     assert [len(job.attempts) for job in jobs.values()] == [1, 1, 1, 1]
     assert_the_gang_was_two_pods_of_the_training_operator(empty, jobs["FineTuneJob"])
