@@ -12,6 +12,7 @@ lacks.
 import argparse
 import json
 import random
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -151,6 +152,27 @@ def write_if_different(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def files_in(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def write_folder_if_different(folder: Path, files: dict[str, bytes]) -> None:
+    """Writes a folder in one piece, so that nobody takes the first of its files for all of them."""
+    if folder.is_dir() and files_in(folder) == files:
+        return
+    temporary, former = (folder.with_name(f".{folder.name}.{use}") for use in ("tmp", "former"))
+    for left in (temporary, former):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, data in files.items():
+        (temporary / name).write_bytes(data)
+    if folder.exists():
+        folder.rename(former)
+    temporary.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
+
+
 def jsonl(rows: Iterable[Row]) -> bytes:
     """JSON Lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
@@ -176,15 +198,14 @@ def make_base_model(out: Path, rows: list[Row], seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_model(tokenizer, seed).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        for path in sorted(Path(folder).iterdir()):
-            write_if_different(out / path.name, path.read_bytes())
+        write_folder_if_different(out, files_in(Path(folder)))
 
 
 def make_inputs(out: Path, *, seed: int = 0) -> None:
     """Writes everything below ``out``; equal seeds give equal bytes."""
     rows, held_out = make_rows(seed)
-    write_if_different(out / "problems" / "part-00000.jsonl", jsonl(rows[:-PARQUET_ROWS]))
-    write_if_different(out / "problems" / "part-00001.parquet", parquet(rows[-PARQUET_ROWS:]))
+    problems = {"part-00000.jsonl": jsonl(rows[:-PARQUET_ROWS]), "part-00001.parquet": parquet(rows[-PARQUET_ROWS:])}
+    write_folder_if_different(out / "problems", problems)
     write_if_different(out / "heldout.jsonl", jsonl(held_out))
     make_base_model(out / "base-model", rows, seed)
 

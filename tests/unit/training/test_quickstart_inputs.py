@@ -43,3 +43,31 @@ def test_a_second_run_leaves_every_file_as_it_is_and_another_seed_does_not(tmp_p
     script.make_inputs(tmp_path, seed=1)
     changed = {path.name for path, (_, data) in files.items() if path.read_bytes() != data}
     assert {"part-00000.jsonl", "part-00001.parquet", "heldout.jsonl", "model.safetensors"} <= changed
+
+
+def test_nobody_ever_sees_a_part_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = quickstart()
+    seen: list[dict[str, dict[str, bytes]]] = []
+    write = Path.write_bytes
+
+    def watched(path: Path, data: bytes) -> int:
+        written = write(path, data)
+        seen.append(visible(tmp_path))
+        return written
+
+    monkeypatch.setattr(Path, "write_bytes", watched)
+    before = visible(tmp_path)
+    for seed in (0, 1):
+        seen.clear()
+        script.make_inputs(tmp_path, seed=seed)
+        after = visible(tmp_path)
+        assert {"problems", "base-model"} == after.keys()
+        for name, whole in after.items():
+            assert [found for found in seen if found.get(name) not in (before.get(name), whole)] == []
+        before = after
+
+
+def visible(out: Path) -> dict[str, dict[str, bytes]]:
+    """The folders that a reader would find, with all that is in them."""
+    folders = [folder for folder in out.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    return {folder.name: {path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders}
