@@ -147,7 +147,7 @@ class TestResult:
     def test_it_costs_gpus_times_seconds(self, ground: Playground) -> None:
         """Of both attempts, and of both pods of each."""
         full, over = threading.Event(), threading.Event()
-        job = ground.submit(life=in_turn(held(full, FULL), works_until(over)), run={"resources": {"gpus": 2}})
+        job = ground.submit(life=in_turn(held(full, FULL), works_until(over)), run={"resources": {"gpus": 1}})
         job.reach("Running")
         begun = job.status.attempts[0].running_time
         assert begun is not None
@@ -157,11 +157,11 @@ class TestResult:
         over.set()
         job.finish()
         spent = [
-            (a.end_time - a.running_time).seconds * 4 for a in job.status.attempts if a.end_time and a.running_time
+            (a.end_time - a.running_time).seconds * 2 for a in job.status.attempts if a.end_time and a.running_time
         ]
-        assert spent[0] >= 8
+        assert spent[0] >= 4
         assert job.status.gpu_seconds == sum(spent)
-        assert [attempt.gpus for attempt in job.status.attempts] == [4, 4]
+        assert [attempt.gpus for attempt in job.status.attempts] == [2, 2]
 
 
 class TestKubectl:

@@ -25,7 +25,7 @@ from posttrain_contract.tracking import Tracking
 from posttrain_contract.training import Training
 from posttrain_contract.upload import UploadSpec
 from posttrain_operator.api.crd import crd
-from posttrain_operator.api.resources import KINDS, NAME_RULE, Kind
+from posttrain_operator.api.resources import KINDS, NAME_RULE, ONE_GPU_A_PROCESS, Kind, read_spec
 from posttrain_operator.api.run import EnvVar, RunSpec, Toleration
 from posttrain_operator.api.schema import structural
 from posttrain_operator.api.status import InputStatus
@@ -433,7 +433,43 @@ def test_both_halves_agree_on_any_object(model: type[Model]) -> None:
     assert judged >= 10
 
 
-# ---- the name of an object, and what cannot be changed ----
+# ---- between what to do and run, the name of an object, and what cannot be changed ----
+
+
+def on_gpus(gpus: int, **distributed: Any) -> Json:
+    return {**FINETUNE, "run": {"resources": {"gpus": gpus}}, **({"distributed": distributed} if distributed else {})}
+
+
+ON_GPUS_TABLE: dict[bool, list[Json]] = {
+    True: [
+        FINETUNE,
+        {**FINETUNE, "run": {}},
+        {**FINETUNE, "run": {"resources": {"cpu": "8"}}},
+        on_gpus(0, processesPerNode=2),
+        on_gpus(1),
+        on_gpus(1, nodes=4),
+        on_gpus(8, processesPerNode=8),
+    ],
+    False: [on_gpus(8), on_gpus(8, nodes=8), on_gpus(8, processesPerNode=4), on_gpus(1, processesPerNode=8)],
+}
+
+
+@pytest.mark.parametrize(("right", "raw"), [(right, raw) for right, raws in ON_GPUS_TABLE.items() for raw in raws])
+def test_a_pod_has_a_gpu_for_each_training_process(right: bool, raw: Json) -> None:
+    """A process with several GPUs would spread over them by itself, and one without a GPU ends in CUDA's own words."""
+    schema = crd(KINDS["FineTuneJob"])["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    said = [rule["message"] for rule in schema["x-kubernetes-validations"] if rule["rule"] == ONE_GPU_A_PROCESS.cel]
+    found, _, _ = read_spec({"kind": "FineTuneJob", "metadata": {"name": "x"}, "spec": raw})
+    wrong = [] if right else [ONE_GPU_A_PROCESS.message]
+    assert said == [ONE_GPU_A_PROCESS.message]
+    assert [problem.message for problem in found] == wrong
+    assert evaluate(ONE_GPU_A_PROCESS.cel, self=typed(raw, schema)) == right
+
+
+def test_the_gpus_of_an_rljob_are_those_of_its_servers_too() -> None:
+    run = {"resources": {"gpus": 8}}
+    found, _, _ = read_spec({"kind": "RLJob", "metadata": {"name": "x"}, "spec": {**RL, "run": run}})
+    assert found == []
 
 
 @pytest.mark.parametrize("name", ["a", "sft", "a-1", "a" * 63, "a--b"])

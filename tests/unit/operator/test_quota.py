@@ -18,6 +18,7 @@ from support.scene import SPECS, SUCCESS, Scene, finish, started
 GPUS = "requests.nvidia.com/gpu"
 TWO_PODS: Json = {"resources": {"gpus": 8, "cpu": "16", "memory": "64Gi"}}
 """The ``run`` of a FineTuneJob over two nodes: 16 GPUs, 32 cores and 128Gi in all."""
+SPREAD: Json = {"nodes": 2, "processesPerNode": 8}
 
 
 def quota(scene: Scene, name: str = "team", *, used: Json | None = None, spec: Json | None = None, **hard: str) -> Ref:
@@ -36,7 +37,7 @@ def quota(scene: Scene, name: str = "team", *, used: Json | None = None, spec: J
 
 
 def scene_with(run: Json = TWO_PODS) -> Scene:
-    scene = Scene(run=run)
+    scene = Scene(run=run, distributed=SPREAD)
     scene.cluster.objects[scene.ref]["metadata"]["creationTimestamp"] = stamp(scene.now)
     return scene
 
@@ -140,7 +141,7 @@ class TestTheWait:
         assert "PyTorchJob/x-finetune-1" in scene.children
 
     def test_an_attempt_under_way_is_not_asked_again(self) -> None:
-        scene = started(run=TWO_PODS)
+        scene = started(run=TWO_PODS, distributed=SPREAD)
         quota(scene, gpus="16", used={"gpus": "16"})
         scene.settle()
         assert scene.state == ("Running", "Running")
@@ -188,14 +189,14 @@ class TestOthersWhoWantTheSame:
         runs: dict[str, Json] = {"suspended": {"suspend": True}, "in a queue": {"queue": "team-a"}}
         run = runs.get(why, {})
         if why == "too large itself":
-            run = {"resources": {"gpus": 64}}
+            run = {"resources": {**TWO_PODS["resources"], "cpu": "128"}}
         other = self.other(scene, "other", older=why != "younger", **run)
         ready: Json = {"type": "Ready", "status": "False", "reason": "WaitingForArtifact"}
         if why == "waits for its input":
             scene.cluster.set_status(other, conditions=[ready])
         if why == "finished":
             scene.cluster.set_status(other, completionTime=stamp(scene.now))
-        quota(scene, gpus="16")
+        quota(scene, gpus="16", cpu="64")
         scene.settle()
         assert "PyTorchJob/x-finetune-1" in scene.children
 
@@ -215,7 +216,9 @@ class TestOthersWhoWantTheSame:
 
 
 @pytest.mark.parametrize("kind", SPECS)
-@pytest.mark.parametrize("run", [{}, TWO_PODS], ids=["by default", "as told"])
+@pytest.mark.parametrize(
+    "run", [{}, {"resources": {**TWO_PODS["resources"], "gpus": 1}}], ids=["by default", "as told"]
+)
 def test_the_needs_of_an_object_are_those_of_its_children(kind: str, run: Json) -> None:
     scene = started(kind, run=run)
     made = [obj for ref, obj in scene.cluster.objects.items() if ref.kind in ("Job", "PyTorchJob", "StatefulSet")]

@@ -63,7 +63,7 @@ def test_a_pass_over_what_is_kept_does_what_a_pass_over_everything_does(case: st
 def test_a_life_by_what_is_kept_is_the_same_life(kind: str) -> None:
     lives = []
     for cluster in (MemoryCluster, SlimCluster):
-        scene = Scene(kind, run={"retries": 3, "resources": {"gpus": 2}})
+        scene = Scene(kind, run={"retries": 3, "resources": {"gpus": 1}})
         (resource,) = scene.cluster.objects.values()
         scene.cluster = cluster()
         scene.cluster.apply(resource)

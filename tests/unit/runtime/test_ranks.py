@@ -140,6 +140,21 @@ def context(tmp_path: Path) -> StageContext[FilterStage]:
     return StageContext(config=config, config_path=path, scratch=scratch, progress=progress)
 
 
+@pytest.mark.parametrize(("seen", "given"), [(None, "0"), ("3,5", "3"), ("GPU-a,GPU-b", "GPU-a"), ("", "")])
+def test_a_single_process_gets_one_of_the_gpus(seen: str | None, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several, transformers would wrap the model and give each GPU a batch."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    assert ranks._environment()["CUDA_VISIBLE_DEVICES"] == given
+
+
+def test_the_processes_of_a_gang_share_the_gpus_among_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PET_NPROC_PER_NODE", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert ranks._environment()["CUDA_VISIBLE_DEVICES"] == "3,5"
+
+
 def test_a_module_that_cannot_be_imported_fails_for_good(context: StageContext[FilterStage]) -> None:
     with pytest.raises(StageError) as caught:
         ranks.run_ranks("posttrain_runtime.not_there", context, patience=60)

@@ -74,15 +74,11 @@ def run_ranks(
     hang are ended: see ``stalls.Watch``, which explains ``patience`` and ``least_step``, in seconds. Raises
     ``StageError`` with the cause of the first rank that failed, or ``Preempted``.
     """
-    environment = {
-        **os.environ,
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300"),
-    }
     if os.environ.get("PET_NODE_RANK", "0") == "0":
         context.progress.record(
             0, {"attempt": context.config.run.attempt}
         )  # the history begins with the first of these
-    process = subprocess.Popen(rank_command(module, context), env=environment)  # noqa: S603 - our own module
+    process = subprocess.Popen(rank_command(module, context), env=_environment())  # noqa: S603 - our own module
     asked = False
     watch = stalls.Watch(context.scratch, patience=patience, least_step=least_step)
     while (status := process.poll()) is None:
@@ -99,6 +95,18 @@ def run_ranks(
         time.sleep(_POLL)
     outcomes = _read_outcomes(context.scratch)
     return _conclude(outcomes, status, asked=asked, staging=context.staging)
+
+
+def _environment() -> dict[str, str]:
+    """What the training processes find in their environment.
+
+    A single process sees one GPU, also where its pod has more for a rollout server: of several, transformers would take
+    all and give each a batch, which TRL refuses.
+    """
+    environment = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "300", **os.environ}
+    if world_size() == 1:
+        environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    return environment
 
 
 def _end_stalled(process: "subprocess.Popen[bytes]", context: StageContext[Any], told: str) -> StageError:

@@ -106,7 +106,8 @@ def _root(kind: Kind) -> Schema:
 
 def _spec(kind: Kind) -> Schema:
     schema = structural(kind.spec)
-    rules = [*schema.pop(RULES, []), *(_immutable(schema, name) for name in schema["properties"])]
+    between = [{"rule": rule.cel, "message": rule.message} for rule in kind.rules]
+    rules = [*schema.pop(RULES, []), *between, *(_immutable(schema, name) for name in schema["properties"])]
     properties = {**schema.pop("properties"), "run": structural(RunSpec)}
     return {**schema, "properties": properties, RULES: rules}
 

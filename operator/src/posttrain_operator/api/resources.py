@@ -37,6 +37,19 @@ class Kind:
     spec: type[FilterSpec] | type[FineTuneSpec] | type[RLSpec] | type[UploadSpec]
     what: str
     """One sentence for ``kubectl explain``."""
+    rules: tuple[Rule, ...] = ()
+    """Rules between what to do and ``run``; ``check`` takes the two."""
+
+
+ONE_GPU_A_PROCESS = Rule(
+    cel="!has(self.run) || !has(self.run.resources) || !has(self.run.resources.gpus) || self.run.resources.gpus == 0"
+    " || self.run.resources.gpus"
+    " == (has(self.distributed) && has(self.distributed.processesPerNode) ? self.distributed.processesPerNode : 1)",
+    check=lambda halves: halves[1].resources.gpus in (0, halves[0].distributed.processes_per_node),
+    message="run.resources.gpus and distributed.processesPerNode must be equal, since a training process takes one "
+    "GPU: set both to the same number, such as 8, or gpus to 0 to train on CPU",
+)
+"""Else GPUs would idle, or processes have none; and transformers spreads a single process over all that it sees."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -50,7 +63,15 @@ KINDS: Mapping[str, Kind] = {
             FilterSpec,
             "Keeps the rows of a dataset that are worth training on.",
         ),
-        Kind("FineTuneJob", "finetunejobs", "ftj", "finetune", FineTuneSpec, "Trains a model on demonstrations."),
+        Kind(
+            "FineTuneJob",
+            "finetunejobs",
+            "ftj",
+            "finetune",
+            FineTuneSpec,
+            "Trains a model on demonstrations.",
+            rules=(ONE_GPU_A_PROCESS,),
+        ),
         Kind("RLJob", "rljobs", "rlj", "rl", RLSpec, "Improves a model by rewards for what it generates."),
         Kind(
             "UploadJob",
@@ -113,7 +134,8 @@ def read_spec(raw: Mapping[str, Any]) -> tuple[list[Problem], Spec | None, RunSp
     spec_problems, spec = _read(kind.spec, what, ("spec",))
     run_problems, run = _read(RunSpec, body.get("run", {}), ("spec", "run"))
     addresses = _address_problems(kind, spec) if spec is not None else ()
-    return [*named, *spec_problems, *addresses, *run_problems], spec, run
+    between = _rule_problems(kind, spec, run) if spec is not None and run is not None else ()
+    return [*named, *spec_problems, *addresses, *run_problems, *between], spec, run
 
 
 def _address_problems(kind: Kind, spec: Spec) -> Iterator[Problem]:
@@ -127,6 +149,11 @@ def _address_problems(kind: Kind, spec: Spec) -> Iterator[Problem]:
         elif needed is not None and (found := HubAddress.parse(item.uri).type) != needed:
             form = {"model": "hf://ORG/NAME", "dataset": "hf://datasets/ORG/NAME"}[needed]
             yield Problem(path, f"must be a {needed}, as in {form}, but names a {found}")
+
+
+def _rule_problems(kind: Kind, spec: Spec, run: RunSpec) -> Iterator[Problem]:
+    """What is wrong between the two halves."""
+    return (Problem(("spec",), rule.message, "rule") for rule in kind.rules if not rule.check((spec, run)))
 
 
 def _name_problems(raw: Mapping[str, Any]) -> list[Problem]:
