@@ -23,6 +23,7 @@ from posttrain_contract.distributed import Distributed
 from posttrain_contract.examples import ExampleDataset
 from posttrain_contract.filter import FilterSpec
 from posttrain_contract.finetune import FineTuneSpec
+from posttrain_contract.preference import Dpo
 from posttrain_contract.rl import RLSpec
 from posttrain_contract.upload import UploadSpec
 from pydantic import ValidationError
@@ -104,8 +105,10 @@ BROKEN: list[tuple[type[Model], dict[str, Any], str, str]] = [
             (
                 PAIRS | {"dpo": {"loss": "ipo", "labelSmoothing": 0.1}},
                 "dpo",
-                "labelSmoothing belongs to loss: sigmoid or robust",
+                Dpo.rules[0].message,
             ),
+            (PAIRS | {"dpo": {"labelSmoothing": 0.1}}, "dpo", Dpo.rules[0].message),
+            (PAIRS | {"dpo": {"loss": "exo_pair"}}, "dpo", Dpo.rules[1].message),
             (
                 {"dataset": URI | {"columns": {"chosen": "good"}}},
                 "dataset",

@@ -172,14 +172,18 @@ TABLE: dict[type[Model], dict[str, tuple[list[Json], list[Json]]]] = {
         ),
     },
     Dpo: {
-        "labelSmoothing belongs to loss: sigmoid or robust": (
+        Dpo.rules[0].message: (
             [
                 {},
-                {"labelSmoothing": 0.1},
                 {"labelSmoothing": 0.1, "loss": "robust"},
+                {"labelSmoothing": 0.1, "loss": "exo_pair"},
                 {"labelSmoothing": 0, "loss": "ipo"},
             ],
-            [{"labelSmoothing": 0.1, "loss": "ipo"}],
+            [{"labelSmoothing": 0.1}, {"labelSmoothing": 0.1, "loss": "ipo"}],
+        ),
+        Dpo.rules[1].message: (
+            [{}, {"loss": "sigmoid"}, {"loss": "exo_pair", "labelSmoothing": 0.001}],
+            [{"loss": "exo_pair"}, {"loss": "exo_pair", "labelSmoothing": 0}],
         ),
     },
     Distributed: {

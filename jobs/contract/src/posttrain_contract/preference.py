@@ -22,14 +22,23 @@ class Dpo(Model):
     )
     loss: DpoLoss = Field(default="sigmoid", description="sigmoid is the loss of the DPO paper.")
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=0.5, description="Probability that a pair is the wrong way round; for sigmoid and robust."
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="Probability that a pair is the wrong way round; for robust, and above 0 for exo_pair (its paper "
+        "takes 0.001).",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="!has(self.labelSmoothing) || self.labelSmoothing == 0.0 || !has(self.loss)"
-            " || self.loss in ['sigmoid', 'robust']",
-            check=lambda self: self.label_smoothing == 0 or self.loss in ("sigmoid", "robust"),
-            message="labelSmoothing belongs to loss: sigmoid or robust",
+            cel="!has(self.labelSmoothing) || self.labelSmoothing == 0.0"
+            " || (has(self.loss) && self.loss in ['robust', 'exo_pair'])",
+            check=lambda self: self.label_smoothing == 0 or self.loss in ("robust", "exo_pair"),
+            message="labelSmoothing belongs to loss: robust or exo_pair; the others have no such term",
+        ),
+        Rule(
+            cel="!has(self.loss) || self.loss != 'exo_pair' || (has(self.labelSmoothing) && self.labelSmoothing > 0.0)",
+            check=lambda self: self.loss != "exo_pair" or self.label_smoothing > 0,
+            message="loss: exo_pair needs a labelSmoothing above 0, such as 0.001",
         ),
     )
