@@ -1,16 +1,19 @@
 """Every method, adapter and memory saver of fine-tuning, through the stage program on a tiny model."""
 
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
+from posttrain_contract.preference import DpoLoss
 from posttrain_contract.result import StageResult
+from posttrain_runtime.store import read_manifest
 from safetensors.numpy import load_file
 from support.stages import run_stage_process
-from support.tiny import finetune_config, history, mount, run_folder, write_pairs
+from support.tiny import context_in_process, finetune_config, history, mount, run_folder, write_pairs
 
 KIND = "FineTuneJob"
 STEPS = 4
@@ -157,11 +160,52 @@ def test_preferences_move_the_model_to_the_better_answers(
     figures = history(root, KIND)[STEPS]
     assert figures["rewardMargin"] > 0
     assert 0 <= figures["preferenceAccuracy"] <= 1
+    assert_nothing_was_added_to_the_rows(root)
 
 
-@pytest.mark.parametrize("loss", ["hinge", "ipo"])
+def assert_nothing_was_added_to_the_rows(root: Path) -> None:
+    """Prepared rows are published and shared: no run writes anything beside them."""
+    (prepared,) = (run_folder(root, KIND).parent.parent / layout.PREPARED).iterdir()
+    manifest = read_manifest(prepared)
+    assert manifest is not None
+    assert {path.name for path in (prepared / layout.ARTIFACT).iterdir()} == {entry.path for entry in manifest.files}
+
+
+BETA, SMOOTHING = 0.5, 0.2
+LN2 = math.log(2)
+FIRST_LOSSES: dict[str, float] = {
+    "sigmoid": LN2,
+    "sigmoid_norm": LN2,
+    "robust": LN2,
+    "hinge": 1,
+    "ipo": (1 / (2 * BETA)) ** 2,
+    "exo_pair": -LN2 - (math.log(SMOOTHING) + math.log(1 - SMOOTHING)) / 2,
+    "nca_pair": 2 * LN2,
+    "apo_zero": 1,
+    "apo_down": 1,
+}
+"""By the papers' formulas, where the model still is the reference: both answers are as likely as before."""
+
+
+def test_every_loss_of_the_contract_is_tried() -> None:
+    assert set(FIRST_LOSSES) == set(get_args(DpoLoss))
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("loss", FIRST_LOSSES)
 def test_the_loss_of_the_preferences_can_be_chosen(tiny_inputs: Path, tmp_path: Path, loss: str) -> None:
-    first = {"hinge": 1.0, "ipo": (1 / (2 * 0.5)) ** 2}
-    result = run_dpo(tmp_path / "run", tiny_inputs, dpo={"loss": loss, "beta": 0.5})
-    assert result.outcome == "Succeeded", result.message
-    assert losses(tmp_path / "run")[0] == pytest.approx(first[loss], abs=1e-3)
+    from posttrain_finetune.rank import work
+
+    root = mount(tmp_path / "run", tiny_inputs)
+    write_pairs(root / PAIRS, tiny_inputs, count=16)
+    smoothing = {"labelSmoothing": SMOOTHING} if loss in ("robust", "exo_pair") else {}
+    config = finetune_config(
+        steps=1,
+        dataset_path=PAIRS,
+        method="dpo",
+        dataset={"uri": "pvc://posttrain/any", "format": "preference"},
+        dpo={"loss": loss, "beta": BETA, **smoothing},
+        evaluation=None,
+    )
+    assert work(context_in_process(config, root)).metrics["steps"] == 1
+    assert losses(root)[0] == pytest.approx(FIRST_LOSSES[loss], abs=1e-3)

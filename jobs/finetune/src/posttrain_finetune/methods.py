@@ -17,7 +17,9 @@ class Method:
     """One method."""
 
     trainer: Callable[..., Any]
-    """Makes the trainer from its arguments and ``told``, which it calls while it computes before the first step."""
+    """Makes the trainer from its arguments; from ``told``, which it calls while it computes before the first step; and
+    from the folder ``kept``, for what it computed then.
+    """
     configuration: Callable[..., Any]
     """The class of its arguments."""
     translate: Callable[..., dict[str, Any]]
@@ -33,14 +35,22 @@ class Method:
 class PreparedPairsTrainer(DPOTrainer):
     """TRL's trainer over pairs that are tokens already; it has no switch for that, as the other one does."""
 
-    def __init__(self, *, told: Callable[[], None], **arguments: Any) -> None:
+    def __init__(self, *, told: Callable[[], None], kept: Path, **arguments: Any) -> None:
         self._told = told
+        self._kept = kept
         super().__init__(**arguments)
 
     def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
         """The reference's log-probabilities of a batch, all of which are computed before the first step."""
         self._told()
         return super().compute_ref_log_probs(model, inputs)
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        """Keeps them in a folder of this run: TRL's place is beside the rows, which are published and shared."""
+        self._kept.mkdir(parents=True, exist_ok=True)
+        place = self._kept / "reference"
+        dataset._get_cache_file_path = lambda key: f"{place}-{key}.arrow"  # noqa: SLF001 - whom TRL asks for the place
+        return super()._precompute_ref_logps(dataset, name, batch_size)
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
@@ -49,7 +59,7 @@ class PreparedPairsTrainer(DPOTrainer):
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "sft": Method(
-            trainer=lambda told, **arguments: SFTTrainer(**arguments),  # noqa: ARG005 - it computes nothing before
+            trainer=lambda told, kept, **arguments: SFTTrainer(**arguments),  # noqa: ARG005 - it computes nothing before
             configuration=SFTConfig,
             translate=sft_arguments,
             figures={"mean_token_accuracy": "tokenAccuracy", "num_tokens": "tokens"},

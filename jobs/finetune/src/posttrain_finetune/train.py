@@ -64,6 +64,7 @@ def _trainer(
             processing_class=tokenizer,
             peft_config=new_adapter(spec.adapter),
             told=lambda: context.progress.update("computing the reference"),
+            kept=context.work_area,
         )
     except ValueError as error:
         if spec.adapter is not None and "target modules" in str(error).lower():
