@@ -1,6 +1,8 @@
 """The loop over a cluster in memory: the way of a job, suspension, and one attempt at a time."""
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from posttrain_contract.exit_codes import ExitCode
@@ -172,6 +174,27 @@ class TestSuspension:
         scene.cluster.edit(scene.ref, run={"suspend": True})
         scene.settle()
         assert not any("servers-1" in child for child in scene.children if not child.startswith("ConfigMap"))
+
+
+class TestTheGracePeriod:
+    """torchrun kills what is still saving in time for the supervisor to tell about it."""
+
+    @pytest.mark.parametrize(("grace", "saving"), [(300, "285"), (900, "885"), (60, "45"), (20, "10")])
+    def test_most_of_it_is_for_saving(self, grace: int, saving: str) -> None:
+        assert self.environment(grace)["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == saving
+
+    def test_the_jobs_own_environment_goes_first(self) -> None:
+        run = {"env": [{"name": "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "value": "7"}]}
+        assert self.environment(300, run=run)["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "7"
+
+    def environment(self, grace: int, **run: Any) -> dict[str, str]:
+        scene = Scene(**run)
+        scene.settings = replace(scene.settings, termination_grace=timedelta(seconds=grace))
+        scene.settle()
+        (job,) = (obj for ref, obj in scene.cluster.objects.items() if ref.kind == "PyTorchJob")
+        pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+        assert pod["terminationGracePeriodSeconds"] == grace
+        return {variable["name"]: variable.get("value", "") for variable in pod["containers"][0]["env"]}
 
 
 class TestOneAttemptAtATime:

@@ -149,6 +149,16 @@ def test_a_single_process_gets_one_of_the_gpus(seen: str | None, given: str, mon
     assert ranks._environment()["CUDA_VISIBLE_DEVICES"] == given
 
 
+@pytest.mark.parametrize("told", ["285", None])
+def test_torchrun_gives_processes_the_time_to_save_that_the_operator_tells(
+    told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
+    if told is not None:
+        monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", told)
+    assert ranks._environment()["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == (told or "300")
+
+
 def test_the_processes_of_a_gang_share_the_gpus_among_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PET_NPROC_PER_NODE", "2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")

@@ -100,6 +100,8 @@ def run_ranks(
 def _environment() -> dict[str, str]:
     """What the training processes find in their environment.
 
+    How long they may save after a SIGTERM comes from the operator, who knows the grace period; without one it is five
+    minutes, since torchrun's own 30 s suffice for small models only.
     A single process sees one GPU, also where its pod has more for a rollout server: of several, transformers would take
     all and give each a batch, which TRL refuses.
     """

@@ -17,6 +17,8 @@ SCRATCH = "ephemeral-storage"
 SCRATCH_LIMIT = "10Gi"
 """What a pod may write to its node: ``/tmp``, and its log."""
 _TMP_LIMIT = "8Gi"
+_LAST_SECONDS = 15
+"""Of the grace period: after torchrun has killed what did not end, the supervisor tells how it ended."""
 
 
 def pod_template(
@@ -63,7 +65,7 @@ def _container(resource: Resource, stage: str, settings: Settings, volumes: list
         "image": resource.run.image or settings.images[stage],
         "command": ["python", "-m", f"posttrain_{stage}"],
         "args": ["--config", f"{layout.MOUNT_ROOT}/{layout.CONFIG_FILE}"],
-        "env": _environment(resource, stage),
+        "env": _environment(resource, stage, settings),
         "ports": [{"name": "telemetry", "containerPort": layout.TELEMETRY_PORT}],
         "resources": _resources(resource),
         "securityContext": {
@@ -92,7 +94,7 @@ def _volume_mount(volume: Volume) -> Json:
     return {"name": volume.name, "mountPath": absolute, **({"readOnly": True} if read_only else {})}
 
 
-def _environment(resource: Resource, stage: str) -> list[Json]:
+def _environment(resource: Resource, stage: str, settings: Settings) -> list[Json]:
     """Variables that libraries read; no setting of ours travels this way."""
     fixed = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}  # noqa: S108
     fixed["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -102,6 +104,9 @@ def _environment(resource: Resource, stage: str) -> list[Json]:
     if resource.run.resources.gpus == 0:
         # More OpenMP threads than quiet cores make every step many times slower.
         fixed["OMP_NUM_THREADS"] = "1"
+    if stage in ("finetune", "rl"):
+        grace = int(settings.termination_grace.total_seconds())
+        fixed["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(max(grace - _LAST_SECONDS, grace // 2))
     own = {variable.name: variable.value for variable in resource.run.env}
     variables: list[Json] = [{"name": name, "value": value} for name, value in {**fixed, **own}.items()]
     variables.append({"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
