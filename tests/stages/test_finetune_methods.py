@@ -10,6 +10,7 @@ from posttrain_contract import layout
 from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.preference import DpoLoss
 from posttrain_contract.result import StageResult
+from posttrain_runtime.errors import StageError
 from posttrain_runtime.store import read_manifest
 from safetensors.numpy import load_file
 from support.stages import run_stage_process
@@ -115,6 +116,27 @@ def test_the_variants_of_lora_are_what_the_adapter_says(tiny_inputs: Path, tmp_p
     assert result.outcome == "Succeeded", result.message
     said = json.loads((artifact(tmp_path / "run") / "adapter_config.json").read_text(encoding="utf-8"))
     assert (said["use_rslora"], said["use_dora"], said["lora_dropout"]) == (True, True, 0.1)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("modules", "told"),
+    [
+        ("lm_head", "adapter to `lm_head` is not supported"),
+        ("input_layernorm", "is not supported"),
+        ("q_porj", "the model has no module q_porj; its linear ones are down_proj, gate_proj, "),
+        ("q_proj, v_porj", "the model has no module v_porj; "),
+    ],
+)
+def test_modules_that_cannot_be_adapted_are_named(tiny_inputs: Path, tmp_path: Path, modules: str, told: str) -> None:
+    from posttrain_finetune.rank import work
+
+    config = finetune_config(steps=1, evaluation=None, adapter={"lora": {"targetModules": modules}})
+    with pytest.raises(StageError) as caught:
+        work(context_in_process(config, mount(tmp_path / "run", tiny_inputs)))
+    assert (caught.value.code, caught.value.reason) == (ExitCode.MODEL, "TargetModulesMissing")
+    assert caught.value.message.startswith("spec.adapter.lora.targetModules: ")
+    assert told in caught.value.message
 
 
 def test_an_adapter_can_be_trained_further(tiny_inputs: Path, tmp_path: Path) -> None:

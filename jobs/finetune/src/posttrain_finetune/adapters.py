@@ -14,6 +14,7 @@ from posttrain_runtime.errors import StageError
 from posttrain_training import gang
 from posttrain_training.card import hub_model
 from posttrain_training.models import load_model
+from torch.nn import Linear
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain_finetune.arguments import lora_arguments
@@ -42,11 +43,32 @@ def _initial_error(message: str) -> StageError:
     return StageError(ExitCode.MODEL, "AdapterBroken", f"spec.{ADAPTER_INPUT}: {message}")
 
 
-def new_adapter(adapter: Adapter | None) -> LoraConfig | None:
-    """The configuration of the adapter that the trainer adds; None where it adds none."""
+def new_adapter(adapter: Adapter | None, model: Any) -> LoraConfig | None:
+    """The configuration of the adapter that the trainer adds to the model; None where it adds none.
+
+    Raises ``StageError`` (MODEL) where the model has not all modules that are named: PEFT is content with one of them.
+    """
     if adapter is None or adapter.initial is not None:
         return None
-    return LoraConfig(**lora_arguments(adapter.lora or Lora()))
+    arguments = lora_arguments(adapter.lora or Lora())
+    named = arguments["target_modules"]
+    modules = [name for name, _ in model.named_modules()]
+    missing = [] if isinstance(named, str) else [name for name in named if not _is_among(name, modules)]
+    if missing:
+        linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, Linear)}
+        there = ", ".join(sorted(linear - {"lm_head"}))
+        raise target_error(adapter, f"the model has no module {', '.join(missing)}; its linear ones are {there}")
+    return LoraConfig(**arguments)
+
+
+def _is_among(name: str, modules: list[str]) -> bool:
+    return any(module == name or module.endswith(f".{name}") for module in modules)
+
+
+def target_error(adapter: Adapter, message: str) -> StageError:
+    """The error for modules that cannot be adapted."""
+    field = ADAPTER_INPUT if adapter.initial is not None else "adapter.lora.targetModules"
+    return StageError(ExitCode.MODEL, "TargetModulesMissing", f"spec.{field}: {message}")
 
 
 @dataclass(frozen=True)

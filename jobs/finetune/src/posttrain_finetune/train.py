@@ -1,13 +1,12 @@
 """Fine-tuning of all weights or of an adapter, with TRL."""
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from posttrain_contract import layout
 from posttrain_contract.adapter import ADAPTER_INPUT
-from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.stage import FineTuneStage
 from posttrain_runtime.context import StageContext
-from posttrain_runtime.errors import StageError
 from posttrain_runtime.ranks import RankOutcome
 from posttrain_training import gang
 from posttrain_training.models import load_model, quiet
@@ -16,10 +15,13 @@ from posttrain_training.preparation.templates import TEMPLATES
 from posttrain_training.session import Session
 from posttrain_training.tokenizers import load_tokenizer
 
-from posttrain_finetune.adapters import exported, new_adapter, with_initial
+from posttrain_finetune.adapters import exported, new_adapter, target_error, with_initial
 from posttrain_finetune.data import Rows
 from posttrain_finetune.description import described
 from posttrain_finetune.methods import METHODS, Method
+
+_TARGETS: Final = re.compile(r"target[ _]module", re.IGNORECASE)
+"""How PEFT and TRL speak of modules that they do not adapt, such as a norm or lm_head."""
 
 
 @gang.losing_peers()
@@ -56,20 +58,21 @@ def _trainer(
     context: StageContext[FineTuneStage], method: Method, arguments: Any, *, tokenizer: Any, rows: Rows
 ) -> Any:
     spec = context.config.spec
+    model = _model(context, device=arguments.device)
+    adapter = new_adapter(spec.adapter, model)
     try:
         return method.trainer(
-            model=_model(context, device=arguments.device),
+            model=model,
             args=arguments,
             train_dataset=load_prepared(rows.train),
             processing_class=tokenizer,
-            peft_config=new_adapter(spec.adapter),
+            peft_config=adapter,
             told=lambda: context.progress.update("computing the reference"),
             kept=context.work_area,
         )
     except ValueError as error:
-        if spec.adapter is not None and "target modules" in str(error).lower():
-            message = f"spec.adapter.lora.targetModules: the model has no such linear layer: {error}"
-            raise StageError(ExitCode.MODEL, "TargetModulesMissing", message) from error
+        if spec.adapter is not None and _TARGETS.search(str(error)):
+            raise target_error(spec.adapter, f"{gang.first_line(error)} Take all-linear, or other modules") from error
         raise
 
 
