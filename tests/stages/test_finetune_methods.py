@@ -165,9 +165,11 @@ def test_a_folder_without_an_adapter_cannot_be_gone_on_from(tiny_inputs: Path, t
         adapter={"initial": {"uri": "pvc://posttrain/any"}},
         further_inputs={"adapter.initial": "inputs/base-model"},
     )
-    result = run_stage_process(config, mount(tmp_path / "run", tiny_inputs))
+    root = mount(tmp_path / "run", tiny_inputs)
+    result = run_stage_process(config, root)
     assert (result.exit_code, result.reason) == (ExitCode.MODEL, "AdapterBroken")
     assert "spec.adapter.initial: base-model has no adapter_config.json" in result.message
+    assert not (root / "store" / "test" / layout.PREPARED).exists(), "it was seen before anything was done"
 
 
 @pytest.mark.parametrize("adapter", [None, {"lora": LORA}], ids=["all weights", "an adapter"])

@@ -11,6 +11,7 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.stage import FineTuneStage
 from posttrain_runtime.context import StageContext
 from posttrain_runtime.errors import StageError
+from posttrain_runtime.store import shown_name
 from posttrain_training import gang
 from posttrain_training.card import hub_model
 from posttrain_training.models import load_model
@@ -18,6 +19,7 @@ from torch.nn import Linear
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain_finetune.arguments import lora_arguments
+from posttrain_finetune.initial import adapter_error
 
 _TRAINED: Final = "default"
 """The name that PEFT gives to the adapter that is trained."""
@@ -26,21 +28,15 @@ _TRAINED: Final = "default"
 def with_initial(model: Any, folder: Path) -> Any:
     """The model with the adapter of a folder, ready to be trained further.
 
-    Raises ``StageError`` (MODEL) where the folder holds no adapter of this model.
+    Raises ``StageError`` (MODEL) where it is no adapter of this model, though ``check_adapter_folder`` let it through.
     """
-    if not (folder / "adapter_config.json").is_file():
-        raise _initial_error(
-            f"{folder.name} has no adapter_config.json; name an adapter that export.merge: false published"
-        )
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        message = f"the adapter in {folder.name} does not fit spec.model ({error}); name the model it was trained on"
-        raise _initial_error(message) from error
-
-
-def _initial_error(message: str) -> StageError:
-    return StageError(ExitCode.MODEL, "AdapterBroken", f"spec.{ADAPTER_INPUT}: {message}")
+        what = (
+            f"the adapter in {shown_name(folder)} does not fit spec.model ({error}); name the model it was trained on"
+        )
+        raise adapter_error(what) from error
 
 
 def new_adapter(adapter: Adapter | None, model: Any) -> LoraConfig | None:
