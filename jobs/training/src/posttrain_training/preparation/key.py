@@ -11,7 +11,7 @@ from posttrain_contract.examples import ExampleDataset
 from posttrain_contract.stage import canonical
 from posttrain_runtime.files import sha256
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Raised with every change of this package that changes what comes out of it."""
 _TOKENIZER_FILES: Final = (
     "tokenizer.json",

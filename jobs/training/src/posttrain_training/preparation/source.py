@@ -17,12 +17,17 @@ from pyarrow import parquet
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CHUNK_ROWS = 1000
-_LARGEST_JSON = 512 << 20
-"""A .json file is one value, which is read whole."""
+_LARGEST_JSON = 64 << 20
+"""A .json file is one value, whose text is read whole; as text it may take four times its bytes."""
 
 _CHUNK_BYTES = 8 << 20
+"""Text of one chunk; of one field of a .csv file too."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """Escapes that stand for halves of characters; whole ones are written with two."""
+
+_PAGE_BYTES = 1 << 20
+
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 Record = Mapping[str, Any]
 Row = bytes | Record
@@ -68,12 +73,21 @@ def _pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
     size = 0
     for row in rows:
         piece.append(row)
-        size += len(row) if isinstance(row, bytes) else 0
+        size += _size(row)
         if len(piece) >= CHUNK_ROWS or size >= _CHUNK_BYTES:
             yield piece
             piece, size = [], 0
     if piece:
         yield piece
+
+
+def _size(value: Any) -> int:
+    """About how much text a row holds, at any depth."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 8
 
 
 def records(chunk: Chunk, *, field: str) -> Iterator[tuple[str, Record | None]]:
@@ -130,24 +144,55 @@ def _lines(file: Path, _: str) -> Iterator[bytes]:
 
 def _json_values(file: Path, field: str) -> Iterator[Record]:
     if file.stat().st_size > _LARGEST_JSON:
-        raise _error("FileTooLarge", field, f"{file.name} is one value of more than 512 MiB; write it as .jsonl")
+        limit = _LARGEST_JSON >> 20
+        raise _error("FileTooLarge", field, f"{file.name} is one value of more than {limit} MiB; write it as .jsonl")
     try:
         data = file.read_bytes()
-        value = json.loads(data)
+        text = data.decode(json.detect_encoding(data))
+        halves = _SURROGATE.search(data) is not None
+        del data
+        for number, item in enumerate(_items(text), start=1):
+            if not isinstance(item, dict):
+                raise _error("InvalidFile", field, f"{file.name} is no list of objects")
+            if halves:
+                _check_text(item, f"{file.name}:{number}", field)
+            yield item
     except UnicodeDecodeError as error:
         raise _error("InvalidFile", field, f"{file.name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except ValueError as error:
         what = f"{file.name} is not JSON ({error}); a .json file is one list of objects, a .jsonl file has one a line"
         raise _error("InvalidFile", field, what) from error
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise _error("InvalidFile", field, f"{file.name} is no list of objects")
-    if _SURROGATE.search(data):
-        for number, item in enumerate(value, start=1):
-            _check_text(item, f"{file.name}:{number}", field)
-    yield from value
+
+
+def _items(text: str) -> Iterator[Any]:
+    """What a JSON list holds, one by one; None for any other JSON. Raises ``ValueError``."""
+    decoder, end = json.JSONDecoder(), _past_space(text, 0)
+    if text[end : end + 1] != "[":
+        json.loads(text)
+        yield None
+        return
+    end = _past_space(text, end + 1)
+    while text[end : end + 1] != "]":
+        item, end = decoder.raw_decode(text, end)
+        yield item
+        end = _past_space(text, end)
+        if text[end : end + 1] == ",":
+            end = _past_space(text, end + 1)
+            if text[end : end + 1] == "]":
+                raise json.JSONDecodeError("Expecting value", text, end)
+        elif text[end : end + 1] != "]":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, end)
+    if (end := _past_space(text, end + 1)) < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+
+
+def _past_space(text: str, start: int) -> int:
+    found = _SPACE.match(text, start)
+    return start if found is None else found.end()
 
 
 def _csv_rows(file: Path, field: str) -> Iterator[Record]:
+    csv.field_size_limit(_CHUNK_BYTES)
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, strict=True)
@@ -161,7 +206,8 @@ def _csv_rows(file: Path, field: str) -> Iterator[Record]:
     except UnicodeDecodeError as error:
         raise _error("InvalidFile", field, f"{file.name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except csv.Error as error:
-        raise _error("InvalidFile", field, f"{file.name} is not CSV ({error})") from error
+        hint = "; is a quotation mark missing?" if "field limit" in str(error) else ""
+        raise _error("InvalidFile", field, f"{file.name} is not CSV ({error}{hint})") from error
 
 
 def _check_header(names: Sequence[str], file: Path, field: str) -> None:
@@ -172,14 +218,25 @@ def _check_header(names: Sequence[str], file: Path, field: str) -> None:
 
 def _parquet_rows(file: Path, field: str) -> Iterator[Record]:
     try:
-        for batch in parquet.ParquetFile(file).iter_batches(CHUNK_ROWS):
-            rows: list[Record] = batch.to_pylist()
-            yield from rows
+        # Without these, all of a row group is in memory at once.
+        with parquet.ParquetFile(file, pre_buffer=False, buffer_size=_PAGE_BYTES) as table:
+            for number in range(table.num_row_groups):
+                group = table.metadata.row_group(number)
+                for batch in table.iter_batches(_few(group.num_rows, group.total_byte_size), row_groups=[number]):
+                    few = _few(batch.num_rows, batch.nbytes)
+                    for start in range(0, batch.num_rows, few):
+                        rows: list[Record] = batch.slice(start, few).to_pylist()
+                        yield from rows
     except UnicodeDecodeError as error:
         raise _error("InvalidFile", field, f"{file.name} is not UTF-8 ({error.reason}); write its text anew") from error
     except pa.ArrowInvalid as error:
         what = f"{file.name} is no whole Parquet file ({error}); write or copy it anew"
         raise _error("InvalidFile", field, what) from error
+
+
+def _few(rows: int, size: int) -> int:
+    """How many rows of this many bytes together are a chunk."""
+    return max(1, min(CHUNK_ROWS, _CHUNK_BYTES * rows // max(1, size)))
 
 
 _READERS: Mapping[str, Callable[[Path, str], Iterator[Row]]] = {
