@@ -8,6 +8,7 @@ from posttrain_contract.exit_codes import ExitCode
 from posttrain_contract.inputs import TaskDataset
 from posttrain_runtime.answers import AnswerReader
 from posttrain_runtime.errors import StageError
+from posttrain_runtime.store import shown_name
 
 from posttrain_training.rows import read_rows
 
@@ -32,7 +33,7 @@ def load_tasks(path: Path, *, field: str, dataset: TaskDataset, readers: Iterabl
                 raise StageError(
                     ExitCode.DATA,
                     "GoldUnreadable",
-                    f"{field}.columns.answer: row {number} of {path.name} has {row['answer'][:80]!r}, which is not "
-                    f"{reader.wants}; correct it or drop the row",
+                    f"{field}.columns.answer: row {number} of {shown_name(path)} has {row['answer'][:80]!r}, which is "
+                    f"not {reader.wants}; correct it or drop the row",
                 )
     return [Task(row["prompt"], row["answer"]) for row in rows]
