@@ -13,8 +13,9 @@ DpoLoss = Literal["sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "
 class Dpo(Model):
     """Direct preference optimization.
 
-    The reference is the model as it was before; its log-probabilities are computed once, or, with an adapter, by the
-    base model, so no second model is in memory.
+    The reference is the model as it was before: with a new adapter the model without it, with an initial one the model
+    with a frozen copy of it. With all weights its log-probabilities are computed before the first step; for that alone
+    fsdp2 loads a second model.
     """
 
     beta: float = Field(

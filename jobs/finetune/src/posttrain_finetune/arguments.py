@@ -25,8 +25,8 @@ def sft_arguments(spec: FineTuneSpec, *, output: Path, on_cpu: bool) -> dict[str
 def dpo_arguments(spec: FineTuneSpec, *, output: Path, on_cpu: bool) -> dict[str, Any]:
     """Keyword arguments of ``trl.DPOConfig``; ``output`` is the checkpoint folder.
 
-    No second model is loaded: with an adapter the model without it is the reference, else the reference's
-    log-probabilities are computed before the first step.
+    With an adapter the reference is the model without it, or with TRL's frozen copy of an initial one; else the
+    reference's log-probabilities are computed before the first step (under FSDP by a second model that is let go).
     """
     dpo = spec.dpo or Dpo()
     return {
