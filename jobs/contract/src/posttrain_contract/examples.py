@@ -71,10 +71,10 @@ class ExampleDataset(Input):
 
     format: Format = Field(
         default="prompt-completion",
-        description="What a row is. For method sft: prompt-completion; question-answer; messages (role, content); "
-        "sharegpt (from, value); alpaca (instruction, input, output), dolly (instruction, context, response) or "
-        "wizardlm (instruction, output); text. For method dpo: preference (prompt, chosen, rejected; or chosen and "
-        "rejected as lists of messages that differ in the last one).",
+        description="What a row is. For method sft: prompt-completion; question-answer; messages (role, content; some "
+        "call it chatml); sharegpt (from, value); alpaca (instruction, input, output), dolly (instruction, context, "
+        "response) or wizardlm (instruction, output); text. For method dpo: preference (prompt, chosen, rejected; or "
+        "chosen and rejected as lists of messages that differ in the last one).",
     )
     columns: ExampleColumns = Field(default=ExampleColumns(), description="Names of columns that differ from usual.")
     template: Template = Field(

@@ -109,6 +109,30 @@ def test_a_json_list_that_would_take_too_much_memory_is_told_unread(tmp_path: Pa
     assert error.message == "spec.dataset: a.json is one value of more than 64 MiB; write it as .jsonl"
 
 
+def large_jsonl(path: Path) -> None:
+    """A line of a gigabyte, which no line break ends."""
+    with path.open("wb") as file:
+        file.write(b'{"a": 1}\n{"a": "')
+        file.truncate(1 << 30)
+
+
+def large_json(path: Path) -> None:
+    path.write_text(json.dumps([{"a": 1}, {"a": ["x" * (5 << 20)] * 2}]), encoding="utf-8")
+
+
+def large_parquet(path: Path) -> None:
+    parquet.write_table(pa.table({"a": ["1", "x" * (9 << 20)]}), path)
+
+
+@pytest.mark.parametrize("write", [large_jsonl, large_json, large_parquet])
+def test_a_row_whose_tokens_would_fill_the_memory_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    path = tmp_path / f"a.{write.__name__.partition('_')[2]}"
+    write(path)
+    error = refused(path)
+    assert error.reason == "RowTooLarge"
+    assert error.message == f"spec.dataset: {path.name}:2 has more than 8 MiB of text; split it or drop it"
+
+
 @pytest.mark.parametrize(
     ("text", "rows"),
     [

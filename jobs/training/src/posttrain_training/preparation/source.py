@@ -21,7 +21,7 @@ _LARGEST_JSON = 64 << 20
 """A .json file is one value, whose text is read whole; as text it may take four times its bytes."""
 
 _CHUNK_BYTES = 8 << 20
-"""Text of one chunk; of one field of a .csv file too."""
+"""Text of one chunk, and so of one row, and of one field of a .csv file."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """Escapes that stand for halves of characters; whole ones are written with two."""
 
@@ -61,19 +61,25 @@ def chunks(files: Sequence[Path], *, field: str) -> Iterator[Chunk]:
     start = 0
     for file in files:
         first = 2 if file.suffix.lower() == ".csv" else 1
-        for part in _pieces(_READERS[file.suffix.lower()](file, field)):
+        for part in _pieces(_READERS[file.suffix.lower()](file, field), file, first=first, field=field):
             yield Chunk(file.name, first, start, part)
             first += len(part)
             start += len(part)
 
 
-def _pieces(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Neighbouring rows, few enough to be held in memory many times over."""
+def _pieces(rows: Iterator[Row], file: Path, *, first: int, field: str) -> Iterator[list[Row]]:
+    """Neighbouring rows, few enough to be held in memory many times over.
+
+    Raises ``StageError`` (DATA) for a row that alone is too much for that.
+    """
     piece: list[Row] = []
     size = 0
-    for row in rows:
+    for number, row in enumerate(rows, start=first):
+        if (length := _size(row)) > _CHUNK_BYTES:
+            what = f"{file.name}:{number} has more than {_CHUNK_BYTES >> 20} MiB of text; split it or drop it"
+            raise _error("RowTooLarge", field, what)
         piece.append(row)
-        size += _size(row)
+        size += length
         if len(piece) >= CHUNK_ROWS or size >= _CHUNK_BYTES:
             yield piece
             piece, size = [], 0
@@ -139,7 +145,8 @@ def _check_text(value: Any, place: str, field: str) -> None:
 
 def _lines(file: Path, _: str) -> Iterator[bytes]:
     with file.open("rb") as lines:
-        yield from lines
+        while line := lines.readline(_CHUNK_BYTES + 1):  # the rest of a longer one is never read
+            yield line
 
 
 def _json_values(file: Path, field: str) -> Iterator[Record]:
