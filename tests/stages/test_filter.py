@@ -25,7 +25,7 @@ from posttrain_runtime import store
 from posttrain_runtime.store import damage, read_manifest
 from support.readers import read_by_the_operator
 from support.recording import leaves, recorded
-from support.stages import StageProcess, run_facts, start_stage_process
+from support.stages import StageProcess, pod_address, run_facts, start_stage_process
 from support.tiny import context_in_process
 
 BY_LABEL = {"column": "pass_rate", "max": 0.5}
@@ -43,7 +43,7 @@ def configure(spec: Mapping[str, Any], *, path: str = SOURCE, attempt: int = 1) 
 
 def start(config: FilterStage, root: Path, *, worker: int = 0, pod: str = "") -> StageProcess:
     """Starts one worker pod with an address of its own."""
-    address = "127." + ".".join(str(random.randint(1, 254)) for _ in range(3))
+    address = pod_address()
     env = {"POD_IP": address, "JOB_COMPLETION_INDEX": str(worker)}
     return start_stage_process(config, root, env=env, pod=pod)
 

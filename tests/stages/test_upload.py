@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from posttrain_upload.work import upload
 from support.hub import Fault, StandInHub, stand_in_hub
 from support.readers import read_by_the_operator
 from support.recording import leaves, recorded
-from support.stages import run_facts, run_stage_process
+from support.stages import pod_address, run_facts, run_stage_process
 from support.tiny import context_in_process
 
 TOKEN = "hf_canary_0123456789"
@@ -97,7 +96,7 @@ def configure(
 
 def run(root: Path, source: Path, *, token: str = TOKEN, **settings: Any) -> StageResult:
     """Runs an upload of the source."""
-    address = "127." + ".".join(str(random.randint(1, 254)) for _ in range(3))
+    address = pod_address()
     env = {"POD_IP": address, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     return run_stage_process(configure(root, source, **settings), root, env=env)
 

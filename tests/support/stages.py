@@ -49,8 +49,12 @@ class StageProcess:
 
 
 def pod_address() -> str:
-    """A loopback address of its own for each pod, so that their ports never collide."""
-    return "127." + ".".join(str(random.randint(1, 254)) for _ in range(3))
+    """A loopback address of its own for each pod, so that their ports never collide.
+
+    By the system's chance: training in a test's own process seeds Python's, and two test processes would go on alike.
+    """
+    chance = random.SystemRandom()
+    return "127." + ".".join(str(chance.randint(1, 254)) for _ in range(3))
 
 
 def phase(address: str) -> str:

@@ -4,7 +4,6 @@ import itertools
 import json
 import logging
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -25,7 +24,7 @@ from posttrain_runtime.files import sha256
 from posttrain_runtime.main import run_stage
 from posttrain_runtime.store import Staged
 from support.crashes import crashes_at
-from support.stages import run_facts
+from support.stages import pod_address, run_facts
 
 Work = Callable[[StageContext[FilterStage]], Finished]
 FOLDER = "store/test/filterjob/test-0"
@@ -35,7 +34,7 @@ FOLDER = "store/test/filterjob/test-0"
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An address of this test alone and an endpoint that closes at once; signal handlers and loggers are put back."""
     monkeypatch.setattr(telemetry, "_CLOSING_SECONDS", 0.002)
-    monkeypatch.setenv("POD_IP", "127." + ".".join(str(random.randint(1, 254)) for _ in range(3)))
+    monkeypatch.setenv("POD_IP", pod_address())
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import random
 import socket
 import time
 import urllib.error
@@ -19,6 +18,7 @@ from posttrain_runtime import logs
 from posttrain_runtime.errors import StageError
 from posttrain_runtime.progress import ProgressReporter, read_progress
 from posttrain_runtime.telemetry import Telemetry
+from support.stages import pod_address
 
 CANARY = "hf_canary_0123456789"
 PROGRESS = Progress(
@@ -29,7 +29,7 @@ PROGRESS = Progress(
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> str:
     """A loopback address of this test alone, given as the pod's."""
-    host = "127." + ".".join(str(random.randint(1, 254)) for _ in range(3))
+    host = pod_address()
     monkeypatch.setenv("POD_IP", host)
     return host
 
